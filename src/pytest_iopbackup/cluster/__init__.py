@@ -1,0 +1,1 @@
+"""PostgreSQL's and pgBackRest's verbs, spoken on a stack's hosts."""

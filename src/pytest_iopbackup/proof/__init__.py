@@ -1,0 +1,1 @@
+"""Whether a database holds exactly the expected rows, objects and sequences."""

@@ -1,0 +1,1 @@
+"""The running system under test: its hosts, services and places, and the two kinds that can run it."""
