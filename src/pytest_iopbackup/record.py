@@ -192,6 +192,8 @@ class StepRecord:
     number: int
     verb: str
     title: str
+    line: int
+    """Where in the scenario's file it stands."""
     started: datetime
     seconds: float
     verdict: Verdict
@@ -221,6 +223,8 @@ class ScenarioRecord:
     seconds: float
     """The steps alone."""
     steps: tuple[StepRecord, ...]
+    planned: int
+    """How many steps the file has; those after one that did not pass are not run."""
     versions: Mapping[str, str]
     configuration: Mapping[str, str]
     """SHA-256 of each file of the stack's half that was under test."""

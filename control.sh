@@ -1,0 +1,178 @@
+#!/usr/bin/env bash
+# The operators' one entry. Every command sets up first what is missing, and says so.
+set -Eeuo pipefail
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+venv=$top/.venv
+python=$venv/bin/python
+
+usage() {
+    cat <<'HELP'
+Usage: ./control.sh COMMAND
+
+  setup                 make ready: a virtual environment, locked Python packages; on Debian and Ubuntu also
+                        PostgreSQL and pgBackRest where they are missing; sweep what a killed run left
+  drill [ARG...]        prove a restore: seed, back up, make a mistake, restore, compare every row; the report is in
+                        reports/latest. Arguments go to pytest: --iop-scenario=full, --iop-list, --iop-keep=failed, -n 2
+  test [ARG...]         run this project's own tests; arguments go to pytest
+  bench [NAME...]       run the benchmarks and print their ratios; without a name, all of them
+
+  -h, --help            this page
+
+Exit codes: 0 passed; 1 failed, or could not find out; 2 interrupted or a malformed scenario; 4 a wrong option, or
+something the machine lacks; 69 a program is missing and cannot be installed here.
+HELP
+}
+
+say() { printf '%s\n' "control.sh: $*" >&2; }
+
+die() {
+    say "$1"
+    say "HINT: $2"
+    exit 69
+}
+
+# Installs Debian packages, saying so. $1: why; the rest: packages.
+install_packages() {
+    local why=$1
+    shift
+    command -v apt-get >/dev/null ||
+        die "missing: $why" "install PostgreSQL 14-18 (server and contrib), pgBackRest 2.45 or newer, bash and Python 3.10 or newer"
+    local -a as_root=()
+    if [[ $EUID -ne 0 ]]; then
+        command -v sudo >/dev/null || die "missing: $why; no sudo to install it with" "as root: apt-get install $*"
+        as_root=(sudo)
+    fi
+    say "missing: $why; installing with apt-get: $*"
+    local -a apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
+    "${apt[@]}" update >&2
+    "${apt[@]}" install --no-install-recommends -y "$@" >&2 </dev/null ||
+        die "apt-get could not install: $*" "see its messages above"
+}
+
+has_postgresql() {
+    local bin
+    for bin in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /usr/local/pgsql/bin; do
+        [[ -x $bin/initdb && -x $bin/postgres ]] && return
+    done
+    command -v initdb >/dev/null && command -v postgres >/dev/null
+}
+
+# A server that nobody asked for would start with the package; the drills make their own.
+install_postgresql() {
+    local -a as_root=()
+    [[ $EUID -eq 0 ]] || as_root=(sudo)
+    if [[ -d /etc/apt && ! -e /etc/postgresql-common/createcluster.conf ]] && { [[ $EUID -eq 0 ]] || command -v sudo >/dev/null; }; then
+        "${as_root[@]}" mkdir -p /etc/postgresql-common/createcluster.d
+        "${as_root[@]}" tee /etc/postgresql-common/createcluster.d/iop.conf <<<'create_main_cluster = false' >/dev/null
+    fi
+    install_packages "PostgreSQL's server" postgresql
+}
+
+setup_programs() {
+    has_postgresql || install_postgresql
+    command -v pgbackrest >/dev/null || install_packages pgBackRest pgbackrest
+}
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3 /usr/bin/python3; do
+        [[ -n $candidate ]] && "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null &&
+            printf '%s' "$candidate" && return
+    done
+    return 1
+}
+
+setup_python() {
+    local stamp
+    stamp=$(cat "$top/requirements.lock" "$top/pyproject.toml" "$top/src/pytest_iopbackup/__init__.py" | sha256sum)
+    if [[ -x $python && $(cat "$venv/stamp" 2>/dev/null) == "$stamp $top" ]]; then
+        return
+    fi
+    local base
+    base=$(find_python) || { install_packages "Python 3.10 or newer with venv" python3 python3-venv; base=$(find_python); } ||
+        die "no Python 3.10 or newer" "install one, or name it: PYTHON=/path/to/python3 ./control.sh setup"
+    say "making the virtual environment .venv with the locked packages (once)"
+    "$base" -m venv --clear "$venv"
+    "$python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$top/requirements.lock"
+    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable "$top"
+    printf '%s' "$stamp $top" >"$venv/stamp"
+}
+
+# Two at once in one checkout: the second waits for the first.
+setup() {
+    exec {lock}>"$top/.setup.lock"
+    flock "$lock"
+    setup_programs
+    setup_python
+    exec {lock}>&-
+    "$python" -m pytest_iopbackup sweep
+}
+
+drill() {
+    local argument scenario=--iop-scenario=pitr
+    for argument; do
+        [[ $argument == --iop-scenario* || $argument == --iop-list ]] && scenario=
+    done
+    cd "$top"
+    exec "$python" -m pytest ${scenario:+"$scenario"} "$@"
+}
+
+run_tests() {
+    command -v shellcheck >/dev/null || install_packages "shellcheck, for the tests" shellcheck
+    cd "$top"
+    exec "$python" -m pytest "$@"
+}
+
+bench() {
+    local name
+    cd "$top"
+    if [[ $# -eq 0 ]]; then
+        for name in benchmarks/bench_*.py; do
+            "$python" "$name"
+        done
+    else
+        for name; do
+            [[ -f benchmarks/bench_$name.py ]] || { say "no benchmark '$name'; there are: $(bench_names)"; exit 4; }
+        done
+        for name; do
+            "$python" "benchmarks/bench_$name.py"
+        done
+    fi
+}
+
+bench_names() {
+    local file
+    for file in "$top"/benchmarks/bench_*.py; do
+        file=${file##*/bench_}
+        printf '%s ' "${file%.py}"
+    done
+}
+
+main() {
+    local command=${1:---help}
+    shift || true
+    case $command in
+        -h | --help | help) usage ;;
+        setup) setup ;;
+        drill)
+            setup
+            drill "$@"
+            ;;
+        test)
+            setup
+            run_tests "$@"
+            ;;
+        bench)
+            setup
+            bench "$@"
+            ;;
+        *)
+            say "unknown command '$command'"
+            usage >&2
+            exit 4
+            ;;
+    esac
+}
+
+main "$@"

@@ -1,0 +1,173 @@
+"""The plugin at work: registered only when a scenario was selected or a fixture asked for a stack."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import nullcontext
+from datetime import datetime, timezone
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from pytest_iopbackup.drill import Drill, nothing
+from pytest_iopbackup.errors import IopError
+from pytest_iopbackup.items import ScenarioFile, ScenarioItem
+from pytest_iopbackup.listing import registry_of
+from pytest_iopbackup.options import Options
+from pytest_iopbackup.progress import Narrator
+from pytest_iopbackup.record import RunRecord, ScenarioRecord, Verdict
+from pytest_iopbackup.reports import codec, table, writer
+from pytest_iopbackup.scenario.catalog import select
+from pytest_iopbackup.scenario.model import Dataset, Scenario
+from pytest_iopbackup.session import Session
+
+_FAILED = pytest.StashKey[bool]()
+_RECORD = "iop_record"
+
+
+class Active:
+    """One pytest process's scenarios, stacks and records."""
+
+    def __init__(self, config: pytest.Config, options: Options) -> None:
+        self._config = config
+        self._options = options
+        worker: dict[str, Any] = getattr(config, "workerinput", {})
+        self._is_worker = bool(worker)
+        self._started = datetime.now(timezone.utc)
+        self._run: str = worker.get("iop_run") or f"{self._started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+        self._report: Path | None = None
+        self._selected: list[Path] = []
+        self._records: list[ScenarioRecord] = []
+        try:
+            self._session = Session(options, self._run.rpartition("-")[2], worker.get("workerid", "main"))
+        except IopError as error:
+            raise pytest.UsageError(str(error)) from None
+        config.addinivalue_line("markers", "iop_dataset(users, seed): what iop_stack is seeded with")
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _interrupt)
+
+    def select_scenarios(self) -> None:
+        """Find the scenarios asked for, and whether they can run here; raises pytest.UsageError."""
+        config = self._config
+        try:
+            folders = registry_of(config).scenario_folders
+            self._selected = select(self._options.scenarios, folders, config.invocation_params.dir)
+            if self._is_worker:
+                return  # the controller has seen to the rest
+            self._report = writer.make_directory(self._options.report_dir, self._run)
+            self._session.prepare()
+        except IopError as error:
+            self._session.close()
+            raise pytest.UsageError(str(error)) from None
+        paths = [str(path) for path in self._selected]
+        only_scenarios = config.args_source is not pytest.Config.ArgsSource.ARGS
+        config.args = paths if only_scenarios else [*config.args, *paths]
+
+    def run(self, scenario: Scenario) -> ScenarioRecord:
+        """Run a scenario on a fresh stack."""
+        return self._session.run(scenario, self._narrator())
+
+    def provide_for(self, item: pytest.Item) -> Iterator[Drill]:
+        """Give a stack for one test."""
+        marker = item.get_closest_marker("iop_dataset")
+        dataset = Dataset(**marker.kwargs) if marker else Dataset()
+        with self._session.provide(dataset, nothing) as drill:
+            yield drill
+            drill.failed = item.stash.get(_FAILED, False)
+        if drill.kept is not None:
+            self._say(f"kept: {drill.kept}\n")
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> ScenarioFile | None:
+        """Collect the files of the selected scenarios, and no other YAML."""
+        return ScenarioFile.make(parent, file_path, self) if file_path in self._selected else None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a pytest-xdist worker which run it belongs to."""
+        node.workerinput["iop_run"] = self._run
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Carry a scenario's record in its report, which crosses from a worker to the controller."""
+        report = yield
+        if report.when == "call":
+            item.stash[_FAILED] = report.failed
+            if isinstance(item, ScenarioItem) and item.record is not None:
+                setattr(report, _RECORD, codec.to_data(item.record))
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect the records; on a controller they come from all workers."""
+        data = getattr(report, _RECORD, None)
+        if data is not None and not self._is_worker:
+            self._records.append(codec.from_data(data, ScenarioRecord))
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the reports, once per run."""
+        if self._report is None:
+            return
+        if not self._records:
+            writer.discard(self._report)
+            return
+        record = self._record()
+        writer.write_reports(record, self._report)
+        self._config.hook.pytest_iopbackup_run_finished(record=record)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """End with the table."""
+        for swept in self._session.swept:
+            terminalreporter.write_line(
+                f"swept what a killed run had left: {swept.directory}, {len(swept.processes)} processes"
+            )
+        if self._records and self._report is not None:
+            terminalreporter.section("backup drills")
+            terminalreporter.write_line(table.run_table(self._record()))
+            for kept in filter(None, (scenario.kept for scenario in self._records)):
+                terminalreporter.write_line(f"kept: {kept}")
+            terminalreporter.write_line(f"\nreport: {os.path.relpath(self._report / writer.MARKDOWN)}")
+
+    def pytest_unconfigure(self) -> None:
+        """Leave nothing behind."""
+        self._session.close()
+
+    def _record(self) -> RunRecord:
+        scenarios = tuple(sorted(self._records, key=lambda scenario: scenario.started))
+        return RunRecord(
+            run=self._run,
+            started=self._started,
+            finished=datetime.now(timezone.utc),
+            versions=scenarios[0].versions,
+            scenarios=scenarios,
+            verdict=Verdict.worst(scenario.verdict for scenario in scenarios),
+        )
+
+    def _narrator(self) -> Narrator:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        live = (
+            terminal is not None and terminal.isatty and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+        )
+        return Narrator(self._say, live=live)
+
+    def _say(self, text: str) -> None:
+        """Write past pytest's capture; a pytest-xdist worker has no terminal of its own but shares standard error."""
+        capture = self._config.pluginmanager.get_plugin("capturemanager")
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        with capture.global_and_fixture_disabled() if capture else nullcontext():
+            if terminal is not None and not self._is_worker:
+                terminal.ensure_newline()
+                terminal.write(text, flush=True)
+            else:
+                sys.stderr.write(text)
+                sys.stderr.flush()
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    """Let SIGTERM end the run as Ctrl-C does: everything is taken down in order."""
+    raise KeyboardInterrupt(signal.Signals(number).name)

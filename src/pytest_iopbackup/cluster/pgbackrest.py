@@ -1,0 +1,153 @@
+"""pgBackRest's verbs, and what its ``info`` says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import PurePosixPath
+from typing import Any
+
+from pytest_iopbackup.errors import IopError
+from pytest_iopbackup.limits import Limits, wait_until
+from pytest_iopbackup.record import BackupFacts
+from pytest_iopbackup.stack.base import CommandResult, LineListener, Service, Stack
+
+Progress = Callable[[int, int], None]
+"""Called with what is done and what there is in all, in any unit."""
+
+_PERCENT = re.compile(r"DETAIL: .*, (\d+(?:\.\d+)?)%\)")
+_HISTORY_LINE = re.compile(r"\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)")
+_DETAIL = {"PGBACKREST_LOG_LEVEL_CONSOLE": "detail"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info:
+    """What the repository holds for the stanza, backups oldest first."""
+
+    backups: tuple[BackupFacts, ...]
+    archive_id: str | None
+    """The current archive, such as ``15-1``."""
+    newest_wal: str | None
+
+
+def info(stack: Stack, limits: Limits) -> Info:
+    """Ask ``pgbackrest info``. It exits 0 on a broken repository, so its status code is read.
+
+    Raises IopError when the stanza's status is neither 0 (ok) nor 2 (no valid backups).
+    """
+    result = stack.host(Service.BACKUP).run(["pgbackrest", "info", "--output=json"], timeout=limits.command)
+    stanzas: list[dict[str, Any]] = [entry for entry in json.loads(result.stdout) if entry["name"] == stack.stanza]
+    if not stanzas or stanzas[0]["status"]["code"] not in {0, 2}:
+        said = stanzas[0]["status"]["message"] if stanzas else "it does not know the stanza"
+        raise IopError(
+            f"pgbackrest info on stanza {stack.stanza!r}: {said}", hint="run 'pgbackrest check' on the stack"
+        )
+    stanza = stanzas[0]
+    archive = stanza["archive"][-1] if stanza["archive"] else None
+    return Info(
+        backups=tuple(_backup(entry) for entry in stanza["backup"] if not entry.get("error")),
+        archive_id=archive["id"] if archive else None,
+        newest_wal=archive["max"] if archive else None,
+    )
+
+
+def backup(stack: Stack, kind: str, limits: Limits, progress: Progress | None = None) -> BackupFacts:
+    """Take a backup with the stack's own ``backup.sh``: ``full``, ``diff``, or ``auto`` (it decides itself)."""
+    before = {entry.label for entry in info(stack, limits).backups}
+    script = str(stack.places.configuration / "backup.sh")
+    stack.host(Service.BACKUP).run(
+        ["bash", script, *([] if kind == "auto" else [kind])],
+        timeout=limits.backup,
+        env=_DETAIL,
+        listener=percent_listener(progress),
+    )
+    new = [entry for entry in info(stack, limits).backups if entry.label not in before]
+    if len(new) != 1:
+        labels = ", ".join(entry.label for entry in new) or "none"
+        raise IopError(f"backup.sh ended with exit code 0, but pgbackrest info lists as new: {labels}; expected one")
+    return new[0]
+
+
+def restore(stack: Stack, options: list[str], limits: Limits, progress: Progress | None = None) -> CommandResult:
+    """Run ``pgbackrest restore`` into the stack's data directory."""
+    return stack.host(Service.DATABASE).run(
+        ["pgbackrest", "restore", *options], timeout=limits.restore, env=_DETAIL, listener=percent_listener(progress)
+    )
+
+
+def archived(stack: Stack, archive_id: str, segment: str, limits: Limits) -> bool:
+    """Whether a WAL segment is in the repository, by a look into it: ``pg_stat_archiver`` only says what was tried."""
+    directory = PurePosixPath("archive", stack.stanza, archive_id, segment[:16])
+    return any(name.startswith(f"{segment}-") for name in _list(stack, directory, limits))
+
+
+def await_archived(stack: Stack, segment: str, limits: Limits) -> None:
+    """Wait until a WAL segment is in the repository."""
+    archive_id = wait_until(lambda: info(stack, limits).archive_id, limit=limits.archive, what="the first archived WAL")
+    wait_until(
+        lambda: archived(stack, archive_id, segment, limits),
+        limit=limits.archive,
+        what=f"WAL segment {segment} to reach the repository",
+        hint="see PostgreSQL's log for what archive_command said",
+    )
+
+
+def lineage(stack: Stack, archive_id: str, timeline: int | None, limits: Limits) -> dict[int, str | None]:
+    """Return a timeline and its ancestors, each with the LSN at which it was left (None for the timeline itself).
+
+    ``timeline`` None means the newest in the repository. Source: the archived ``.history`` files.
+    """
+    directory = PurePosixPath("archive", stack.stanza, archive_id)
+    histories = {int(name[:8], 16): name for name in _list(stack, directory, limits) if name.endswith(".history")}
+    newest = timeline if timeline is not None else max(histories, default=1)
+    line: dict[int, str | None] = {newest: None}
+    if newest in histories:
+        content = stack.host(Service.BACKUP).run(
+            ["pgbackrest", "repo-get", str(directory / histories[newest])], timeout=limits.command
+        )
+        for match in map(_HISTORY_LINE.match, content.stdout.splitlines()):
+            if match:
+                line[int(match[1])] = match[2]
+    return line
+
+
+def percent_listener(progress: Progress | None) -> LineListener | None:
+    """Turn pgBackRest's detail lines, which end in ``(8KB, 12.3%)``, into progress."""
+    if progress is None:
+        return None
+
+    def listen(line: str) -> None:
+        match = _PERCENT.search(line)
+        if match:
+            progress(int(float(match[1]) * 10), 1000)
+
+    return listen
+
+
+def _list(stack: Stack, directory: PurePosixPath, limits: Limits) -> list[str]:
+    result = stack.host(Service.BACKUP).run(
+        ["pgbackrest", "repo-ls", "--output=json", str(directory)], timeout=limits.command
+    )
+    return list(json.loads(result.stdout))
+
+
+def _backup(entry: dict[str, Any]) -> BackupFacts:
+    def moment(which: str) -> datetime:
+        return datetime.fromtimestamp(entry["timestamp"][which], tz=timezone.utc)
+
+    return BackupFacts(
+        label=entry["label"],
+        type=entry["type"],
+        prior=entry["prior"],
+        database_size=entry["info"]["size"],
+        repository_size=entry["info"]["repository"]["delta"],
+        started=moment("start"),
+        stopped=moment("stop"),
+        start_lsn=entry["lsn"]["start"],
+        stop_lsn=entry["lsn"]["stop"],
+        start_wal=entry["archive"]["start"],
+        stop_wal=entry["archive"]["stop"],
+    )

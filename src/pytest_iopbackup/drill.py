@@ -1,0 +1,219 @@
+"""A stack with everything needed to drill on it: the verbs of a scenario as methods, for YAML and for Python tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_iopbackup.cluster import checks, pgbackrest, restore, targets
+from pytest_iopbackup.cluster.lsn import parse_lsn
+from pytest_iopbackup.dataset.ledger import Entry, Ledger, Outcome
+from pytest_iopbackup.dataset.workload import WorkloadSpec, run_workload
+from pytest_iopbackup.errors import IopError, UsageError
+from pytest_iopbackup.limits import Limits
+from pytest_iopbackup.names import suggest
+from pytest_iopbackup.proof import rowset
+from pytest_iopbackup.proof.compare import compare
+from pytest_iopbackup.proof.judge import judge, request_ids
+from pytest_iopbackup.proof.mark import Mark, take_mark
+from pytest_iopbackup.proof.session import reading
+from pytest_iopbackup.proof.verdict import describe, verdict
+from pytest_iopbackup.record import (
+    BackupFacts,
+    CheckFacts,
+    MarkFacts,
+    MistakeFacts,
+    ProofFacts,
+    RestoreFacts,
+    Verdict,
+    WriteFacts,
+)
+from pytest_iopbackup.stack.base import Service, Stack
+
+if TYPE_CHECKING:
+    import psycopg
+
+Progress = Callable[[int, int], None]
+
+
+def nothing(_done: int, _total: int) -> None:
+    """Take progress and show none."""
+
+
+class Drill:
+    """Backup, write, mark, mistake, lose, restore, prove: on a running stack.
+
+    ``evidence`` is a directory outside the database; the ledger and the marks' row sets are kept there.
+    """
+
+    def __init__(self, stack: Stack, evidence: Path, *, seed: int, limits: Limits) -> None:
+        self.stack = stack
+        self.seed = seed
+        self.limits = limits
+        self.ledger = Ledger(evidence / "ledger.jsonl")
+        self.progress: Progress = nothing
+        self.failed = False
+        """Whether what ran on it did not pass: ``--iop-keep=failed`` then leaves the stack's directory."""
+        self.kept: Path | None = None
+        self._evidence = evidence
+        self._marks: dict[str, Mark] = {}
+        self._backups: dict[str, BackupFacts] = {}
+        self._seeded: frozenset[str] = frozenset()
+        self._given_up: set[str] = set()
+        self._writes = 0
+
+    def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """Connect to the application's database as superuser, in autocommit mode."""
+        return self.stack.connect()
+
+    def backup(self, kind: str = "auto", name: str | None = None) -> BackupFacts:
+        """Take a backup with ``backup.sh``: ``full``, ``diff``, or ``auto``; ``name`` is for :meth:`restore`."""
+        facts = pgbackrest.backup(self.stack, kind, self.limits, self.progress)
+        if name is not None:
+            self._backups[name] = facts
+        return facts
+
+    def write(self, transactions: int, clients: int = 4) -> WriteFacts:
+        """Let the workload commit ``transactions``, and keep them in the ledger."""
+        if not self._writes:
+            with self.stack.connect() as connection:
+                self._seeded = request_ids(connection)
+        before = len(self.ledger.entries())
+        self._writes += 1
+        spec = WorkloadSpec(seed=self.seed, number=self._writes, transactions=transactions, clients=clients)
+        run_workload(self.stack.connect, spec, self.ledger, self.progress)
+        outcomes = [entry.outcome for entry in self.ledger.entries()[before:]]
+        return WriteFacts(
+            clients=clients,
+            acknowledged=outcomes.count(Outcome.ACKNOWLEDGED),
+            rolled_back=outcomes.count(Outcome.ROLLED_BACK),
+            indeterminate=outcomes.count(Outcome.INDETERMINATE),
+        )
+
+    def mark(self, name: str) -> MarkFacts:
+        """Take a point to recover to, with the row sets expected there. Raises UsageError for a name used before."""
+        if name in self._marks:
+            raise UsageError(
+                f"mark {name!r} was taken before", hint="a restore point's first use wins; choose another name"
+            )
+        mark = take_mark(self.stack, name, self._evidence / f"mark-{name}", self.limits, self.progress)
+        self._marks[name] = mark
+        return mark.facts
+
+    def mistake(self, statement: str) -> MistakeFacts:
+        """Run SQL that a human should not have run. Raises UsageError when it changes no row: that hurts nobody."""
+        with self.stack.connect() as connection:
+            rows = connection.execute(statement.encode()).rowcount
+        if rows < 1:
+            raise UsageError(f"the mistake changed no row: {statement}", hint="it must do harm that a restore can undo")
+        return MistakeFacts(sql=statement, rows=rows)
+
+    def lose(self) -> None:
+        """Lose the data directory: the server is killed, its files are deleted. The workers go on."""
+        self.stack.stop(Service.DATABASE, immediate=True)
+        self.stack.wipe_data()
+
+    def restore(
+        self, mark: str | None = None, by: str = "default", *, value: str | None = None, backup: str | None = None
+    ) -> RestoreFacts:
+        """Restore the stack: to a mark ``by`` time, lsn, xid or name; to a raw ``value``; to a named backup's end.
+
+        Without arguments, to the end of the archived WAL. Raises TargetError before anything was touched for a target
+        that cannot be reached, RecoveryError when PostgreSQL refuses.
+        """
+        target = self._target(mark, by, value, backup)
+        facts = restore.restore(self.stack, target, self.limits, files=self.progress, replay=self.progress)
+        self._give_up(target, facts, self._marks[mark].facts.time if mark else None)
+        return facts
+
+    def prove(self, mark: str) -> ProofFacts:
+        """Compare the database with a mark and with the ledger; returns what was found, good or bad."""
+        expected = _known("mark", mark, self._marks)
+        with self.stack.connect(autocommit=False) as connection:
+            found = compare(expected.capture, connection, self.progress)
+            judgement = None
+            if self._writes:
+                judgement = judge(self._entries(), expected.facts.time, connection, seeded=self._seeded)
+        return ProofFacts(
+            mark=mark,
+            algorithm=expected.capture.method.algorithm,
+            tables=found.tables,
+            sequences=found.sequences,
+            objects=found.objects,
+            findings=found.findings,
+            ledger=judgement,
+        )
+
+    def expect(self, mark: str) -> ProofFacts:
+        """Prove that the database holds exactly what a mark says; raises AssertionError that names the differences."""
+        facts = self.prove(mark)
+        outcome, reason = verdict(facts)
+        if outcome is not Verdict.PASSED:
+            raise AssertionError(f"{outcome.value}: {reason}\n{describe(facts)}")
+        return facts
+
+    def rows(self, table: str) -> rowset.RowSet:
+        """Return a table's present row set: how many rows, and their digest. ``table`` is ``schema.table``."""
+        with self.stack.connect(autocommit=False) as connection, reading(connection) as cursor:
+            tables = {found.name: found for found in rowset.user_tables(cursor)}
+            return rowset.digest(cursor, _known("table", table, tables))
+
+    def check(self) -> tuple[CheckFacts, ...]:
+        """Run the stack's own checks once. Raises IopError when one is not ok."""
+        status = checks.run_checks(self.stack, self.limits)
+        if status.status != "ok":
+            raise IopError(f"the stack's own checks are not green: {status.describe()}")
+        return status.checks
+
+    def _entries(self) -> tuple[Entry, ...]:
+        """Return the ledger, with what an earlier restore gave up as rolled back: it must never come back."""
+        return tuple(
+            replace(entry, outcome=Outcome.ROLLED_BACK) if entry.request_id in self._given_up else entry
+            for entry in self.ledger.entries()
+        )
+
+    def _give_up(self, target: targets.Target, facts: RestoreFacts, moment: datetime | None) -> None:
+        """Note what lies behind the target: by time where that is known, else by LSN."""
+        if target.by is targets.By.DEFAULT:
+            return
+        if target.by is targets.By.TIME and target.value is not None:
+            moment = targets.parse_time(target.value)
+        ends = [entry.stop_lsn for entry in self._backups.values() if entry.label == facts.backup_set]
+        lsn = target.value if target.by is targets.By.LSN else ends[0] if target.by is targets.By.IMMEDIATE else None
+        for entry in self.ledger.entries():
+            if entry.time is None or entry.lsn is None:
+                continue
+            if moment or lsn is None:
+                last = moment or facts.last_transaction
+                behind = last is not None and entry.time > last
+            else:
+                behind = parse_lsn(entry.lsn) > parse_lsn(lsn)
+            if behind:
+                self._given_up.add(entry.request_id)
+
+    def _target(self, mark: str | None, by: str, value: str | None, backup: str | None) -> targets.Target:
+        if backup is not None:
+            return targets.Target(by=targets.By.IMMEDIATE, backup_set=_known("backup", backup, self._backups).label)
+        if mark is None:
+            try:
+                return targets.Target(by=targets.By(by), value=value)
+            except ValueError:
+                raise UsageError(
+                    f"cannot restore by {by!r}", hint=suggest(by, [kind.value for kind in targets.By])
+                ) from None
+        point = _known("mark", mark, self._marks).facts
+        values = {"time": targets.format_time(point.time), "lsn": point.lsn, "xid": str(point.xid), "name": point.name}
+        if by == "default":
+            by = "name"
+        if by not in values:
+            raise UsageError(f"cannot restore to a mark by {by!r}", hint=suggest(by, values))
+        return targets.Target(by=targets.By(by), value=values[by], timeline=point.timeline, at_lsn=point.lsn)
+
+
+def _known(kind: str, name: str, known: dict[str, Any]) -> Any:
+    if name not in known:
+        raise UsageError(f"there is no {kind} {name!r} here", hint=suggest(name, known))
+    return known[name]

@@ -1,0 +1,146 @@
+"""A restored database against a capture: digests first, rows only of the tables that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import psycopg
+
+from pytest_iopbackup.errors import ProofError
+from pytest_iopbackup.proof.capture import Capture, Progress
+from pytest_iopbackup.proof.catalog import catalog_objects, object_findings
+from pytest_iopbackup.proof.difference import difference, named
+from pytest_iopbackup.proof.rowset import Method, RowSet, Table, digest, lines, method, to_digest, user_tables
+from pytest_iopbackup.proof.sequences import behind_columns, read_states, sequence_findings
+from pytest_iopbackup.proof.session import Connection, Cursor, reading, words
+from pytest_iopbackup.record import Finding, TableComparison
+
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """All that was compared. ``sequences`` and ``objects`` say how many."""
+
+    tables: tuple[TableComparison, ...]
+    findings: tuple[Finding, ...]
+    sequences: int
+    objects: int
+    skipped: Mapping[str, str]
+    """Tables whose rows were not compared, and why."""
+
+
+def compare(capture: Capture, connection: Connection, progress: Progress | None = None) -> Comparison:
+    """Read the whole database behind ``connection`` once and compare it with what was captured.
+
+    Works on a promoted server and on a paused standby. Raises ProofError when it cannot be read or the digests were
+    made in another way; a table that PostgreSQL itself reports as damaged is a finding.
+    """
+    with reading(connection) as cursor:
+        _same_method(capture.method, method(cursor))
+        present = {table.name: table for table in user_tables(cursor) if table.skipped is None}
+        wanted = {rows.table: rows for rows in capture.tables}
+        tables, findings, done = [], [], 0
+        for name in sorted(wanted.keys() | present.keys()):
+            expected = wanted.get(name) or RowSet(table=name, key=present[name].key, rows=0, digest=to_digest(0, 0))
+            try:
+                with connection.transaction():
+                    tables.append(_compare_table(cursor, capture, expected, present.get(name)))
+            except psycopg.Error as error:
+                if not _says_damaged(error):
+                    raise
+                tables.append(_unreadable(expected))
+                findings.append(Finding(kind="table", name=name, expected="readable", actual=words(error)))
+            done += expected.rows
+            if progress is not None:
+                progress(done, capture.rows)
+        objects, states = catalog_objects(cursor), read_states(cursor)
+        findings += object_findings(capture.objects, objects)
+        findings += sequence_findings(capture.sequences, states)
+        findings += [
+            Finding(kind="sequence", name=name, expected="at or past its column", actual=seen)
+            for name, seen in behind_columns(cursor, states).items()
+            if name not in capture.behind
+        ]
+    return Comparison(
+        tables=tuple(tables),
+        findings=tuple(findings),
+        sequences=len(capture.sequences),
+        objects=len(capture.objects),
+        skipped=capture.skipped,
+    )
+
+
+def _same_method(captured: Method, here: Method) -> None:
+    if captured != here:
+        raise ProofError(
+            f"digests made with {_method_words(captured)} cannot be compared with {_method_words(here)}",
+            hint="restore with the major version and on the kind of machine that the state was captured on",
+        )
+
+
+def _method_words(made: Method) -> str:
+    return f"{made.algorithm} on PostgreSQL {made.server} (probe {made.probe})"
+
+
+def _compare_table(cursor: Cursor, capture: Capture, expected: RowSet, table: Table | None) -> TableComparison:
+    actual = replace(expected, rows=0, digest=to_digest(0, 0)) if table is None else digest(cursor, table)
+    result = TableComparison(
+        table=expected.table,
+        expected_rows=expected.rows,
+        actual_rows=actual.rows,
+        expected_digest=expected.digest,
+        actual_digest=actual.digest,
+    )
+    if result.equal:
+        return result
+    key = expected.key
+    if table is not None and not set(key) <= {name for name, _ in table.columns}:
+        key = table.key  # the captured key's columns are gone: every row differs, under whatever name it has now
+    with (
+        closing(capture.lines(expected.table) if expected.rows else _no_lines()) as there,
+        closing(_no_lines() if table is None else lines(cursor, table, key)) as here,
+    ):
+        found = difference(_checked(there, expected, "captured"), _checked(here, actual, "restored"))
+    return replace(
+        result,
+        missing=named(found.missing, expected.key),
+        unexpected=named(found.unexpected, key),
+        changed=named(found.changed, key),
+    )
+
+
+def _checked(source: Iterable[bytes], rows: RowSet, side: str) -> Iterator[bytes]:
+    """Pass lines on, and make sure that they are the rows the digest was made of: names from others would be lies."""
+    count = first = second = 0
+    for line in source:
+        count += 1
+        first += int(line[-33:-17], 16)
+        second += int(line[-17:-1], 16)
+        yield line
+    if (count, to_digest(first, second)) != (rows.rows, rows.digest):
+        raise ProofError(
+            f"the {side} rows of {rows.table} do not add up to its digest, so the difference cannot be named",
+            hint="the capture's files were changed, or the table was truncated meanwhile: prove again",
+        )
+
+
+def _no_lines() -> Generator[bytes, None, None]:
+    yield from ()
+
+
+def _unreadable(expected: RowSet) -> TableComparison:
+    return TableComparison(
+        table=expected.table,
+        expected_rows=expected.rows,
+        actual_rows=0,
+        expected_digest=expected.digest,
+        actual_digest=UNREADABLE,
+    )
+
+
+def _says_damaged(error: psycopg.Error) -> bool:
+    """Whether PostgreSQL speaks of damaged data (class XX) or unreadable files (class 58)."""
+    return (error.sqlstate or "")[:2] in {"XX", "58"}

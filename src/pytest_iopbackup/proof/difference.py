@@ -1,0 +1,85 @@
+"""What differs between two multisets of rows, given as lines ``key TAB hash`` (see :func:`rowset.lines`)."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from pytest_iopbackup.record import Differing
+
+EXAMPLES = 10
+"""How many rows are named in each way of differing."""
+
+WIDTH = 120
+"""Longest name of a row, in characters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Keys, as JSON arrays, of the rows on one side only, and of those on both sides with another content."""
+
+    missing: tuple[bytes, ...]
+    unexpected: tuple[bytes, ...]
+    changed: tuple[bytes, ...]
+
+
+def difference(expected: Iterable[bytes], actual: Iterable[bytes]) -> Difference:
+    """Compare two streams of lines as multisets; a key that is left on both sides is a changed row.
+
+    The streams are read in step and equal lines cancel out as they meet, so what is held in memory is the lines that
+    have not met yet. A restore keeps rows where they were: that is little more than the differences. Had the rows
+    been written anew in another order, it could be all of one side, some 200 bytes a row.
+    """
+    waiting: dict[bytes, int] = {}  # expected lines count up, actual ones down
+    for wanted, found in zip_longest(expected, actual):
+        if wanted == found:
+            continue
+        for line, step in ((wanted, 1), (found, -1)):
+            if line is not None:
+                count = waiting.pop(line, 0) + step
+                if count:
+                    waiting[line] = count
+    return _classified(waiting)
+
+
+def _classified(waiting: dict[bytes, int]) -> Difference:
+    surplus: dict[bytes, int] = defaultdict(int)  # per key: rows expected beyond those found
+    extent: dict[bytes, int] = defaultdict(int)  # per key: rows on one side only, both sides added
+    for line, count in waiting.items():
+        key = line.rpartition(b"\t")[0]
+        surplus[key] += count
+        extent[key] += abs(count)
+    return Difference(
+        missing=tuple(_repeated((key, count) for key, count in surplus.items())),
+        unexpected=tuple(_repeated((key, -count) for key, count in surplus.items())),
+        changed=tuple(_repeated((key, (extent[key] - abs(count)) // 2) for key, count in surplus.items())),
+    )
+
+
+def _repeated(counts: Iterable[tuple[bytes, int]]) -> Iterator[bytes]:
+    return (key for key, count in counts for _ in range(count))
+
+
+def named(keys: tuple[bytes, ...], columns: tuple[str, ...]) -> Differing:
+    """Return how many keys there are, and the first ones as a person reads them."""
+    return Differing(total=len(keys), examples=tuple(readable(key, columns) for key in keys[:EXAMPLES]))
+
+
+def readable(key: bytes, columns: tuple[str, ...]) -> str:
+    """Return ``user_id=7, group_id=9``; without columns the beginning of the row, one line of at most ``WIDTH``."""
+    values = json.loads(key.replace(b"\\\\", b"\\").decode(errors="replace"))
+    if columns:
+        text = ", ".join(f"{column}={_plain(item)}" for column, item in zip(columns, values, strict=True))
+    else:
+        text = _plain(values[0])
+    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
+
+
+def _plain(item: str | None) -> str:
+    """Return the text, quoted where it could be misread or would break the line."""
+    if item is None:
+        return "NULL"
+    return item if item and item.isprintable() and item == item.strip() else json.dumps(item)

@@ -1,0 +1,89 @@
+"""A read of one snapshot under settings that do not depend on the server, the role or the client.
+
+Text forms, deparsed definitions and digests follow settings; a difference in settings must never look like one in data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+
+from pytest_iopbackup.errors import ProofError
+
+Connection = psycopg.Connection[Any]
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+PINNED = {
+    "client_encoding": "UTF8",  # the send functions convert to it
+    "search_path": "",  # every name comes out qualified, and nothing shadows pg_catalog
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "lc_monetary": "C",
+    "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on",
+    "row_security": "off",  # an error instead of a filtered table
+    "jit": "off",  # compiling costs more than it saves in one pass
+    "synchronize_seqscans": "off",  # rows come in physical order, which a restore keeps
+    "enable_seqscan": "on",
+    "enable_indexonlyscan": "off",  # the rows must come from the heap, never from an index over all columns
+    "lock_timeout": "60s",  # behind somebody's ACCESS EXCLUSIVE lock: better no answer than none in time
+}
+
+
+@contextmanager
+def reading(connection: Connection) -> Iterator[Cursor]:
+    """Yield a cursor that sees one snapshot, with the settings of ``PINNED``; afterwards all is as it was before.
+
+    An idle connection gets a read-only REPEATABLE READ transaction, which works on a standby, too. A connection in a
+    transaction keeps it, so that an exported snapshot can be imported first; that one must be REPEATABLE READ already.
+
+    Raises ProofError when the snapshot could move, and for every error of the database that is not handled inside.
+    """
+    fresh = connection.info.transaction_status == TransactionStatus.IDLE
+    try:
+        # Rolled back even on success: that takes the settings back, in a savepoint as in a transaction of our own.
+        with connection.transaction(force_rollback=True), connection.cursor(row_factory=tuple_row) as cursor:
+            if fresh:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            elif value(cursor, "SELECT pg_catalog.current_setting('transaction_isolation')") == "read committed":
+                raise ProofError(
+                    "the transaction is READ COMMITTED: each table would be read at another moment",
+                    hint="begin it with ISOLATION LEVEL REPEATABLE READ, or hand in an idle connection",
+                )
+            cursor.execute(
+                "SELECT pg_catalog.set_config(name, value, true) "
+                "FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[])) AS pinned(name, value)",
+                [list(PINNED), list(PINNED.values())],
+            )
+            yield cursor
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise ProofError(
+            f"the role may not read everything: {words(error)}",
+            hint="connect as a superuser, or as a role with pg_read_all_data and BYPASSRLS",
+        ) from error
+    except psycopg.Error as error:
+        raise ProofError(
+            f"the database could not be read: {words(error)}", hint="PostgreSQL's log has more; then prove again"
+        ) from error
+
+
+def value(cursor: Cursor, query: str) -> Any:
+    """Return the one value of a query that gives one row."""
+    row = cursor.execute(query).fetchone()
+    if row is None:
+        raise ProofError(f"no row from: {query}")
+    return row[0]
+
+
+def words(error: psycopg.Error) -> str:
+    """Return PostgreSQL's own words on one line: message and detail, without the query."""
+    parts = (error.diag.message_primary, error.diag.message_detail)
+    return "; ".join(part for part in parts if part) or " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,143 @@
+"""The report that people read: what was done, how long it took, what was proven."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tabulate import tabulate
+
+from pytest_iopbackup.record import Differing, ProofFacts, RunRecord, ScenarioRecord, StepRecord, Verdict
+from pytest_iopbackup.reports.text import note, number, size
+
+_SIGN = {Verdict.PASSED: "✅ passed", Verdict.FAILED: "❌ failed", Verdict.UNKNOWN: "❔ unknown"}
+
+
+def to_markdown(run: RunRecord) -> str:
+    """Return the whole report."""
+    return "\n".join(_run(run)) + "\n"
+
+
+def _run(run: RunRecord) -> Iterator[str]:
+    yield f"# Restore drill {run.run}: {_SIGN[run.verdict]}"
+    yield ""
+    seconds = (run.finished - run.started).total_seconds()
+    yield f"{run.started:%Y-%m-%d %H:%M:%S} UTC, {seconds:.0f} s, {len(run.scenarios)} scenarios."
+    for scenario in run.scenarios:
+        yield from _scenario(scenario)
+    yield "\n## Versions\n"
+    yield _table(("what", "version"), list(run.versions.items()))
+
+
+def _scenario(scenario: ScenarioRecord) -> Iterator[str]:
+    yield f"\n## {scenario.name}: {_SIGN[scenario.verdict]}\n"
+    yield f"{scenario.title}.\n"
+    if scenario.verdict is not Verdict.PASSED:
+        yield f"**{scenario.verdict.value.capitalize()}:** {scenario.reason}\n"
+    yield from _story(scenario)
+    yield f"\nSet-up {scenario.setup_seconds:.1f} s, steps {scenario.seconds:.1f} s, {scenario.stack} stack, "
+    yield f"{number(scenario.users)} users, seed {scenario.seed}.\n"
+    rows = [
+        (
+            step.number,
+            f"`{step.title}`",
+            _SIGN[step.verdict],
+            f"{step.seconds:.1f}",
+            _cell(note(step) or step.reason or ""),
+        )
+        for step in scenario.steps
+    ]
+    yield _table(("#", "step", "verdict", "seconds", "what was seen"), rows)
+    if scenario.planned > len(scenario.steps):
+        yield f"\n{scenario.planned - len(scenario.steps)} steps were not run."
+    yield from _backups(scenario.steps)
+    yield from _restores(scenario.steps)
+    for step in scenario.steps:
+        if step.proof:
+            yield from _proof(step, step.proof)
+    yield "\n### Configuration under test\n"
+    yield _table(("file", "SHA-256"), [(name, f"`{digest[:16]}…`") for name, digest in scenario.configuration.items()])
+
+
+def _story(scenario: ScenarioRecord) -> Iterator[str]:
+    """Tell the run in sentences: what was there, what happened to it, what came back."""
+    told = {step.verb: step for step in scenario.steps}
+    if "backup" in told:
+        kinds = " and ".join(dict.fromkeys(step.backup.type for step in scenario.steps if step.backup))
+        yield f"- A database of {number(scenario.users)} users was seeded and backed up ({kinds})."
+    writes = [step.write for step in scenario.steps if step.write]
+    if writes:
+        committed = sum(write.acknowledged for write in writes)
+        yield f"- {number(committed)} transactions were committed and kept in the ledger."
+    for step in scenario.steps:
+        if step.mistake:
+            yield f"- A mistake hit {number(step.mistake.rows)} rows: `{step.mistake.sql}`."
+        elif step.verb == "lose":
+            yield "- The data directory was lost."
+        elif step.restore and step.verdict is Verdict.PASSED:
+            restore = step.restore
+            total = restore.restore_seconds + restore.replay_seconds + restore.ready_seconds
+            yield f"- {step.title.capitalize()}: back after {total:.1f} s; PostgreSQL: “{restore.reached}”."
+        elif step.proof and step.verdict is Verdict.PASSED:
+            yield f"- {note(step).capitalize()}."
+
+
+def _backups(steps: tuple[StepRecord, ...]) -> Iterator[str]:
+    rows = [
+        (b.label, b.type, b.prior or "", size(b.database_size), size(b.repository_size),
+         f"{(b.stopped - b.started).seconds}", f"{b.start_lsn} to {b.stop_lsn}")
+        for b in (step.backup for step in steps) if b
+    ]  # fmt: skip
+    if rows:
+        yield "\n### Backups\n"
+        yield _table(("label", "type", "on", "database", "in the repository", "seconds", "WAL"), rows)
+
+
+def _restores(steps: tuple[StepRecord, ...]) -> Iterator[str]:
+    rows = [
+        (r.by, f"`{r.target}`" if r.target else "", r.backup_set, f"{r.target_timeline or 'latest'} → {r.timeline}",
+         f"{r.restore_seconds:.2f}", f"{r.replay_seconds:.2f}", f"{r.ready_seconds:.2f}", _cell(r.reached))
+        for r in (step.restore for step in steps) if r
+    ]  # fmt: skip
+    if rows:
+        yield "\n### Restores\n"
+        headers = ("by", "target", "from backup", "timeline", "restore s", "replay s", "ready s", "reached")
+        yield _table(headers, rows)
+
+
+def _proof(step: StepRecord, proof: ProofFacts) -> Iterator[str]:
+    yield f"\n### Step {step.number}: rows against mark `{proof.mark}`\n"
+    rows = [
+        (table.table, number(table.expected_rows), number(table.actual_rows), "equal" if table.equal else "**differs**",
+         f"`{table.actual_digest[:16]}…`")
+        for table in proof.tables
+    ]  # fmt: skip
+    yield _table(("table", "expected", "restored", "row set", "digest"), rows)
+    yield f"\nDigests: {proof.algorithm}. {proof.sequences} sequences and {proof.objects} objects compared."
+    if proof.ledger:
+        ledger = proof.ledger
+        yield (
+            f"Ledger: {number(ledger.acknowledged)} acknowledged transactions and {number(ledger.rows)} rows that they "
+            f"changed looked up; {ledger.lost.total} lost, {ledger.unexpected.total} unexpected, "
+            f"{ledger.recovered} recovered."
+        )
+        yield from _differing("ledger: lost", ledger.lost)
+        yield from _differing("ledger: unexpected", ledger.unexpected)
+    for table in proof.tables:
+        yield from _differing(f"{table.table}: missing", table.missing)
+        yield from _differing(f"{table.table}: unexpected", table.unexpected)
+        yield from _differing(f"{table.table}: changed", table.changed)
+    for finding in proof.findings:
+        yield f"- {finding.kind} {finding.name}: expected {finding.expected}, found {finding.actual}"
+
+
+def _differing(what: str, rows: Differing) -> Iterator[str]:
+    if rows.total:
+        yield f"- {what}: {number(rows.total)} ({'; '.join(f'`{example}`' for example in rows.examples)})"
+
+
+def _table(headers: tuple[str, ...], rows: Sequence[Sequence[object]]) -> str:
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,181 @@
+"""Runs one scenario on a stack, step by step, into a record."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from pytest_iopbackup.drill import Drill, Progress
+from pytest_iopbackup.errors import DeadlineError, IopError, MachineError, ProofError
+from pytest_iopbackup.progress import Narrator
+from pytest_iopbackup.proof.verdict import verdict
+from pytest_iopbackup.record import ScenarioRecord, StepRecord, Verdict
+from pytest_iopbackup.reports.text import note
+from pytest_iopbackup.scenario import model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Where a scenario runs: how to get a stack for it, and what the record says about it."""
+
+    provide: Callable[[model.Dataset, Progress], AbstractContextManager[Drill]]
+    seed: int
+    stack: str
+    versions: Mapping[str, str]
+    configuration: Mapping[str, str]
+
+
+def run_scenario(scenario: model.Scenario, setting: Setting, narrator: Narrator) -> ScenarioRecord:
+    """Bring a stack up, run the steps until one does not pass, and take the stack down whatever happens.
+
+    Trouble becomes a verdict: ``failed`` where the system under test is at fault, ``unknown`` where the harness could
+    not find out. Only what ends the process (Ctrl-C) passes through.
+    """
+    started, clock = datetime.now(timezone.utc), time.monotonic()
+    begun = ended = None
+    steps: list[StepRecord] = []
+    kept: Path | None = None
+    narrator.begin(f"{scenario.name}: bringing the stack up")
+    try:
+        with setting.provide(scenario.dataset, narrator.advance) as drill:
+            begun = time.monotonic()
+            narrator.end(begun - clock, f"{setting.stack}, {scenario.dataset.users} users")
+            drill.progress = narrator.advance
+            steps = _run_steps(scenario, drill, narrator)
+            ended = time.monotonic()
+            drill.failed = _conclude(steps)[0] is not Verdict.PASSED
+        outcome, reason = _conclude(steps)
+        kept = drill.kept
+    except Exception as error:  # whatever it is, it is a verdict with a reason
+        outcome = Verdict.worst([*(step.verdict for step in steps), _blame(error)])
+        reason = f"{'taking the stack down' if steps else 'bringing the stack up'}: {_words(error)}"
+        if steps and steps[-1].reason:
+            reason = f"{steps[-1].reason}; and {reason}"
+    over = time.monotonic()
+    dataset = scenario.dataset
+    return ScenarioRecord(
+        name=scenario.name,
+        title=scenario.title,
+        file=scenario.path.name,
+        stack=setting.stack,
+        seed=setting.seed if dataset.seed is None else dataset.seed,
+        users=dataset.users,
+        started=started,
+        setup_seconds=(begun or over) - clock,
+        seconds=(ended or over) - (begun or over),
+        steps=tuple(steps),
+        planned=len(scenario.steps),
+        versions=setting.versions,
+        configuration=setting.configuration,
+        verdict=outcome,
+        reason=reason,
+        kept=str(kept) if kept else None,
+    )
+
+
+def _run_steps(scenario: model.Scenario, drill: Drill, narrator: Narrator) -> list[StepRecord]:
+    records: list[StepRecord] = []
+    for number, step in enumerate(scenario.steps, start=1):
+        total = len(scenario.steps)
+        narrator.begin(f"{scenario.name} [{number:>{len(str(total))}}/{total}] {step.action.title}")
+        started, clock = datetime.now(timezone.utc), time.monotonic()
+        facts: dict[str, Any] = {}
+        reason: str | None = None
+        try:
+            facts = _VERBS[type(step.action)](drill, step.action)
+            outcome = Verdict.PASSED
+            if "proof" in facts:
+                outcome, reason = verdict(facts["proof"])
+        except Exception as error:  # whatever it is, it is a verdict with a reason
+            outcome, reason = _blame(error), _words(error)
+        record = StepRecord(
+            number=number,
+            verb=step.verb,
+            title=step.action.title,
+            line=step.line,
+            started=started,
+            seconds=time.monotonic() - clock,
+            verdict=outcome,
+            reason=reason,
+            **facts,
+        )
+        ending = note(record) if outcome is Verdict.PASSED else f"{outcome.value.upper()}: {reason}"
+        narrator.end(record.seconds, ending)
+        records.append(record)
+        if outcome is not Verdict.PASSED:
+            break
+    return records
+
+
+def _conclude(steps: list[StepRecord]) -> tuple[Verdict, str | None]:
+    outcome = Verdict.worst(step.verdict for step in steps)
+    if outcome is not Verdict.PASSED:
+        return outcome, steps[-1].reason if steps else "no step was run"
+    if not any(step.proof for step in steps):
+        return Verdict.UNKNOWN, "no step compared rows with a mark, so nothing is proven: add 'expect'"
+    return outcome, None
+
+
+def _blame(error: Exception) -> Verdict:
+    """Say whether an error speaks of the system under test, or of the harness's inability to find out."""
+    could_not_find_out = isinstance(error, (ProofError, MachineError, DeadlineError)) or not isinstance(error, IopError)
+    return Verdict.UNKNOWN if could_not_find_out else Verdict.FAILED
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, IopError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"the machine: {error}"
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def _backup(drill: Drill, action: model.Backup) -> dict[str, Any]:
+    return {"backup": drill.backup(action.type, action.name)}
+
+
+def _write(drill: Drill, action: model.Write) -> dict[str, Any]:
+    return {"write": drill.write(action.transactions, action.clients)}
+
+
+def _mark(drill: Drill, action: model.Mark) -> dict[str, Any]:
+    return {"mark": drill.mark(action.name)}
+
+
+def _mistake(drill: Drill, action: model.Mistake) -> dict[str, Any]:
+    return {"mistake": drill.mistake(action.sql)}
+
+
+def _lose(drill: Drill, _: model.Lose) -> dict[str, Any]:
+    drill.lose()
+    return {}
+
+
+def _restore(drill: Drill, action: model.Restore) -> dict[str, Any]:
+    return {"restore": drill.restore(action.mark, action.by, value=action.value, backup=action.backup)}
+
+
+def _expect(drill: Drill, action: model.Expect) -> dict[str, Any]:
+    return {"proof": drill.prove(action.rows)}
+
+
+def _check(drill: Drill, _: model.Check) -> dict[str, Any]:
+    return {"checks": drill.check()}
+
+
+_VERBS: Mapping[type, Callable[[Drill, Any], dict[str, Any]]] = {
+    model.Backup: _backup,
+    model.Write: _write,
+    model.Mark: _mark,
+    model.Mistake: _mistake,
+    model.Lose: _lose,
+    model.Restore: _restore,
+    model.Expect: _expect,
+    model.Check: _check,
+}

@@ -1,0 +1,137 @@
+"""A scenario: a linear list of steps, each one verb with its arguments.
+
+Every action has a ``title``: one line for people that says what the step does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """Take a backup; ``auto`` leaves the choice to ``backup.sh``. ``name`` is how later steps call it."""
+
+    type: str
+    name: str | None = None
+
+    @property
+    def title(self) -> str:
+        return f"backup {self.type}" + (f" as {self.name}" if self.name else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Let the workload commit transactions, and keep its ledger."""
+
+    transactions: int
+    clients: int = 4
+
+    @property
+    def title(self) -> str:
+        return f"write {self.transactions} transactions, {self.clients} clients"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Take a point to recover to, with the row sets expected there."""
+
+    name: str
+
+    @property
+    def title(self) -> str:
+        return f"mark {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """Do what a human should not have done; it must change at least one row."""
+
+    sql: str
+
+    @property
+    def title(self) -> str:
+        return f"mistake: {self.sql}"
+
+
+@dataclass(frozen=True, slots=True)
+class Lose:
+    """Lose the data directory: the server is killed, its files are deleted."""
+
+    what: str = "data-directory"
+
+    @property
+    def title(self) -> str:
+        return f"lose the {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Restore the stack: to a mark, to a raw target, to a named backup's end, or by default to the end of WAL."""
+
+    mark: str | None = None
+    by: str = "default"
+    value: str | None = None
+    backup: str | None = None
+
+    @property
+    def title(self) -> str:
+        if self.mark is not None:
+            return f"restore to {self.mark} by {self.by}"
+        if self.backup is not None:
+            return f"restore backup {self.backup}"
+        return "restore latest" if self.value is None else f"restore to {self.by} {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """Prove that the database holds exactly what a mark says."""
+
+    rows: str
+
+    @property
+    def title(self) -> str:
+        return f"expect the rows of {self.rows}"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Run the stack's own checks; all must be ok."""
+
+    @property
+    def title(self) -> str:
+        return "check: all green"
+
+
+Action: TypeAlias = Backup | Write | Mark | Mistake | Lose | Restore | Expect | Check
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One action, and where in the file it stands."""
+
+    verb: str
+    action: Action
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What to seed; ``seed`` None takes ``--iop-seed``."""
+
+    seed: int | None = None
+    users: int = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One file in ``scenarios/``."""
+
+    name: str
+    title: str
+    path: Path
+    steps: tuple[Step, ...]
+    tags: tuple[str, ...] = ()
+    dataset: Dataset = field(default_factory=Dataset)

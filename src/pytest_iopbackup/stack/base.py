@@ -1,0 +1,136 @@
+"""What a stack offers to everything above it, whichever kind it is."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import psycopg
+
+LineListener = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """A program that has ended. ``exit_code`` is negative when a signal ended it, as in :mod:`subprocess`."""
+
+    argv: tuple[str, ...]
+    exit_code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    def describe(self) -> str:
+        """Say what ran, how it ended and the last lines that it printed."""
+        printed = (self.stdout.rstrip() + "\n" + self.stderr.rstrip()).strip().splitlines()
+        tail = "\n".join("    " + line for line in printed[-12:])
+        ending = f"exit code {self.exit_code}" if self.exit_code >= 0 else f"signal {-self.exit_code}"
+        return f"{shlex.join(self.argv)}: {ending} after {self.seconds:.1f} s" + (f"\n{tail}" if tail else "")
+
+
+class Service(str, Enum):
+    """The parts of the stack that run by themselves."""
+
+    DATABASE = "database"
+    BACKUP = "backup"
+    CHECK = "check"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Directories of a stack, as its hosts see them."""
+
+    data: Path
+    repository: Path
+    spool: Path
+    log: Path
+    lock: Path
+    state: Path
+    configuration: Path
+    """The stack's half: ``pgbackrest.conf``, ``backup.sh`` and the files beside them."""
+
+
+class Host(Protocol):
+    """Where a service's programs run; after Jepsen's ``Remote``."""
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        check: bool = True,
+        env: Mapping[str, str] | None = None,
+        listener: LineListener | None = None,
+    ) -> CommandResult:
+        """Run a program to its end; ``listener`` gets each line of its standard output as it comes.
+
+        Raises CommandError on a non-zero exit code unless ``check`` is false, DeadlineError after ``timeout`` seconds.
+        """
+
+    def read(self, path: Path) -> bytes:
+        """Return a file's content. Raises FileNotFoundError."""
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Put a file there, owned by the service's user."""
+
+
+class Stack(Protocol):
+    """A running system under test; leaving its context stops it and removes what it made."""
+
+    @property
+    def kind(self) -> str:
+        """``local`` or ``compose``."""
+
+    @property
+    def stanza(self) -> str:
+        """pgBackRest's name for this database's backups."""
+
+    @property
+    def places(self) -> Places:
+        """Its directories."""
+
+    def host(self, service: Service) -> Host:
+        """Return the host that a service's programs run on."""
+
+    def start(self, service: Service) -> None:
+        """Start a service; returns as soon as its process exists."""
+
+    def stop(self, service: Service, *, immediate: bool = False) -> None:
+        """Stop a service and wait for its end; ``immediate`` is PostgreSQL's mode, as after a crash."""
+
+    def running(self, service: Service) -> bool:
+        """Whether the service's process is alive."""
+
+    def wipe_data(self) -> None:
+        """Delete everything in the data directory. Raises UsageError while the database runs."""
+
+    def connect(self, *, autocommit: bool = True, options: str = "") -> psycopg.Connection[tuple[Any, ...]]:
+        """Connect to the application's database as superuser; ``options`` are libpq's."""
+
+    def database_log(self, offset: int = 0) -> str:
+        """Return PostgreSQL's log from a byte offset on; an offset is what :meth:`database_log_size` gave."""
+
+    def database_log_size(self) -> int:
+        """Return the present size of PostgreSQL's log in bytes."""
+
+    def versions(self) -> Mapping[str, str]:
+        """Return the versions of PostgreSQL and pgBackRest."""
+
+    def close(self) -> None:
+        """Stop every service and remove what the stack made."""
+
+    def __enter__(self) -> Stack: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

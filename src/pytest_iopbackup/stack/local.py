@@ -1,0 +1,236 @@
+"""The local stack: PostgreSQL, pgBackRest and both workers as child processes, in a directory of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from pytest_iopbackup.errors import DeadlineError, IopError, MachineError, UsageError
+from pytest_iopbackup.limits import Limits, wait_until
+from pytest_iopbackup.stack import leftovers
+from pytest_iopbackup.stack.base import Places, Service
+from pytest_iopbackup.stack.binaries import Binaries
+from pytest_iopbackup.stack.host import LocalHost, account, end_group, spawn
+
+if TYPE_CHECKING:
+    import psycopg
+
+DATABASE = "iop"
+_FREQUENCY = {Service.BACKUP: 3600, Service.CHECK: 60}
+_SERVER_OPTIONS = {
+    "listen_addresses": "",
+    "fsync": "off",  # the machine does not crash in a drill; what PostgreSQL wrote stays readable to pgBackRest
+    "wal_init_zero": "off",
+    "dynamic_shared_memory_type": "mmap",  # in the data directory: nothing stays in /dev/shm, whatever happens
+    "shared_buffers": "64MB",
+    "max_wal_size": "256MB",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSettings:
+    """What all local stacks of a run have in common."""
+
+    binaries: Binaries
+    limits: Limits
+    stanza: str = "iop"
+
+
+class LocalStack:
+    """A stack in ``directory``, which holds data, repository, spool, logs, state, socket and the stack's half."""
+
+    kind = "local"
+
+    def __init__(self, directory: Path, settings: LocalSettings) -> None:
+        self.directory = directory
+        self.settings = settings
+        self.stanza = settings.stanza
+        self.places = Places(
+            data=directory / "data",
+            repository=directory / "repo",
+            spool=directory / "spool",
+            log=directory / "log",
+            lock=directory / "lock",
+            state=directory / "state",
+            configuration=directory / "conf",
+        )
+        self._socket = directory / "sock"
+        self._processes: dict[Service, subprocess.Popen[bytes]] = {}
+        self.kept = False
+
+    def make_directories(self) -> None:
+        """Make the stack's directories, for its user alone."""
+        for path in (self.directory, self._socket, *astuple(self.places)):
+            _make(path)
+
+    def make_directory(self) -> None:
+        """Make the stack's own directory, empty."""
+        _make(self.directory)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What every program of the stack sees: places through pgBackRest's and libpq's own variables."""
+        programs = self.settings.binaries
+        places = self.places
+        path = (self.directory / "bin", programs.postgresql, programs.pgbackrest.parent, "/usr/local/bin:/usr/bin:/bin")
+        return {
+            "PATH": ":".join(map(str, path)),
+            "HOME": str(self.directory),
+            "LANG": "C.UTF-8",
+            "TZ": "UTC",
+            leftovers.MARKER: str(self.directory),
+            "IOP_STATE_PATH": str(places.state),
+            "PGHOST": str(self._socket),
+            "PGPORT": "5432",
+            "PGUSER": "postgres",
+            "PGDATABASE": "postgres",
+            "PGBACKREST_CONFIG": str(places.configuration / "pgbackrest.conf"),
+            "PGBACKREST_STANZA": self.stanza,
+            "PGBACKREST_PG1_PATH": str(places.data),
+            "PGBACKREST_PG1_SOCKET_PATH": str(self._socket),
+            "PGBACKREST_PG1_PORT": "5432",
+            "PGBACKREST_PG1_USER": "postgres",
+            "PGBACKREST_REPO1_PATH": str(places.repository),
+            "PGBACKREST_SPOOL_PATH": str(places.spool),
+            "PGBACKREST_LOG_PATH": str(places.log),
+            "PGBACKREST_LOCK_PATH": str(places.lock),
+        }
+
+    def start_database(self) -> None:
+        """Start the database and wait until it accepts connections, outside recovery."""
+        self.start(Service.DATABASE)
+
+        def accepting() -> bool:
+            if not self.running(Service.DATABASE):
+                raise MachineError(f"PostgreSQL did not start:\n{self.log_tail(Service.DATABASE)}")
+            import psycopg  # noqa: PLC0415 - costs 60 ms, which runs without a stack need not pay
+
+            try:
+                self._connect("postgres").close()
+            except psycopg.OperationalError:
+                return False
+            return True
+
+        wait_until(accepting, limit=self.settings.limits.start, what="PostgreSQL to accept connections")
+
+    def host(self, service: Service) -> LocalHost:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        return LocalHost(service.value, self.directory, self.environment)
+
+    def start(self, service: Service) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        if self.running(service):
+            raise UsageError(f"the {service.value} service runs already", hint="stop it first")
+        environment = dict(self.environment)
+        if service is Service.DATABASE:
+            options = {
+                **_SERVER_OPTIONS,
+                "unix_socket_directories": str(self._socket),
+                "unix_socket_permissions": "0700",
+            }
+            argv = ["postgres", "-D", str(self.places.data)]
+            argv += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        else:
+            script = self.places.configuration / f"{service.value}.sh"
+            argv = ["bash", str(self.places.configuration / "worker.sh"), service.value, "bash", str(script)]
+            environment["PGBACKREST_FREQUENCY"] = str(_FREQUENCY[service])
+        with self._log(service).open("ab") as log:
+            account().own(self._log(service))
+            self._processes[service] = spawn(
+                argv, cwd=self.directory, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def stop(self, service: Service, *, immediate: bool = False) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        process = self._processes.pop(service, None)
+        if process is None or process.poll() is not None:
+            return
+        shutdown = signal.SIGQUIT if immediate else signal.SIGINT  # PostgreSQL's immediate and fast modes
+        process.send_signal(shutdown if service is Service.DATABASE else signal.SIGTERM)
+        try:
+            process.wait(self.settings.limits.stop)
+        except subprocess.TimeoutExpired:
+            end_group(process, grace=0.1)
+            raise DeadlineError(
+                f"the {service.value} service did not stop within {self.settings.limits.stop:g} s and was killed",
+                hint=f"its log: {self._log(service)}",
+            ) from None
+
+    def running(self, service: Service) -> bool:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        process = self._processes.get(service)
+        return process is not None and process.poll() is None
+
+    def wipe_data(self) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        if self.running(Service.DATABASE):
+            raise UsageError("the data directory is in use", hint="stop the database first")
+        for entry in self.places.data.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+    def connect(self, *, autocommit: bool = True, options: str = "") -> psycopg.Connection[tuple[Any, ...]]:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        return self._connect(DATABASE, autocommit=autocommit, options=options)
+
+    def _connect(
+        self, database: str, *, autocommit: bool = True, options: str = ""
+    ) -> psycopg.Connection[tuple[Any, ...]]:
+        import psycopg  # noqa: PLC0415 - costs 60 ms, which runs without a stack need not pay
+
+        return psycopg.connect(
+            host=str(self._socket), port=5432, user="postgres", dbname=database, autocommit=autocommit, options=options,
+            application_name="pytest-iopbackup", connect_timeout=10,
+        )  # fmt: skip
+
+    def database_log(self, offset: int = 0) -> str:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        with self._log(Service.DATABASE).open("rb") as log:
+            log.seek(offset)
+            return log.read().decode(errors="replace")
+
+    def database_log_size(self) -> int:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        log = self._log(Service.DATABASE)
+        return log.stat().st_size if log.exists() else 0
+
+    def log_tail(self, service: Service, lines: int = 8) -> str:
+        """Return the last lines of a service's log."""
+        log = self._log(service)
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else "(no log)"
+
+    def _log(self, service: Service) -> Path:
+        return self.places.log / ("postgresql.log" if service is Service.DATABASE else f"worker-{service.value}.log")
+
+    def versions(self) -> Mapping[str, str]:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        programs = self.settings.binaries
+        return {"postgresql": programs.postgresql_version, "pgbackrest": programs.pgbackrest_version}
+
+    def close(self) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        for service in (Service.BACKUP, Service.CHECK, Service.DATABASE):
+            with contextlib.suppress(IopError):  # killed all the same, and the directory goes
+                self.stop(service, immediate=not self.kept)
+        leftovers.end(self.directory)
+        if not self.kept:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> LocalStack:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _make(path: Path) -> None:
+    path.mkdir(mode=0o700, exist_ok=True)
+    account().own(path)

@@ -1,0 +1,109 @@
+"""A stack made once per run and dataset, then copied: initdb, stanza, seed, a full and a differential backup."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pytest_iopbackup.errors import MachineError
+from pytest_iopbackup.limits import wait_until
+from pytest_iopbackup.stack.base import Service
+from pytest_iopbackup.stack.host import account
+from pytest_iopbackup.stack.local import DATABASE, LocalSettings, LocalStack
+
+Seed = Callable[[LocalStack], None]
+
+
+def ensure_template(workspace: Path, key: str, settings: LocalSettings, stack_half: Path, seed: Seed) -> Path:
+    """Return the template's directory, building it where this run has none yet; other processes of the run wait.
+
+    ``key`` names the dataset; ``seed`` loads it into the empty database.
+    """
+    template = workspace / f"t-{key}"
+    with _locked(workspace / f"t-{key}.lock"):
+        if not template.exists():
+            building = workspace / f"b-{key}"
+            shutil.rmtree(building, ignore_errors=True)
+            with LocalStack(building, settings) as stack:
+                _build(stack, stack_half, seed)
+                building.rename(template)
+    return template
+
+
+def clone(template: Path, directory: Path, settings: LocalSettings) -> LocalStack:
+    """Return a stopped stack that is a copy of the template, with places of its own."""
+    stack = LocalStack(directory, settings)
+    host = stack.host(Service.DATABASE)
+    stack.make_directory()
+    host.run(["cp", "--archive", "--reflink=auto", f"{template}/.", str(directory)], timeout=settings.limits.build)
+    return stack
+
+
+def _build(stack: LocalStack, stack_half: Path, seed: Seed) -> None:
+    stack.make_directories()
+    _copy_stack_half(stack_half, stack)
+    limits = stack.settings.limits
+    host = stack.host(Service.DATABASE)
+    host.run(
+        ["initdb", "--pgdata", str(stack.places.data), "--username=postgres", "--auth=trust", "--data-checksums",
+         "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"],
+        timeout=limits.start,
+    )  # fmt: skip
+    # Relative to the data directory, so that it also holds in a copy and in a restored database.
+    with (stack.places.data / "postgresql.conf").open("a", encoding="utf-8") as configuration:
+        configuration.write("\ninclude '../conf/postgresql.conf'\n")
+    # Before the server's first start, so that archive_command never runs without a stanza.
+    host.run(["pgbackrest", "stanza-create", "--no-online"], timeout=limits.command)
+    stack.start_database()
+    host.run(["psql", "--quiet", "--no-psqlrc", f"--command=CREATE DATABASE {DATABASE}"], timeout=limits.command)
+    seed(stack)
+    # The backup worker itself takes the first backup, a full one, so that in every copy its next one is an hour away.
+    stack.start(Service.BACKUP)
+    wait_until(lambda: _first_run(stack), limit=limits.backup, what="the backup worker's first backup")
+    host.run(["bash", str(stack.places.configuration / "backup.sh"), "diff"], timeout=limits.backup)
+    stack.stop(Service.BACKUP)
+    stack.stop(Service.DATABASE)
+
+
+def _first_run(stack: LocalStack) -> bool:
+    """Whether the backup worker has recorded a successful run. Raises MachineError when it recorded another one."""
+    try:
+        outcome = json.loads((stack.places.state / f"{Service.BACKUP.value}.json").read_text())
+    except FileNotFoundError:
+        if not stack.running(Service.BACKUP):
+            raise MachineError(f"the backup worker ended by itself:\n{stack.log_tail(Service.BACKUP)}") from None
+        return False
+    last = outcome.get("last")
+    if last is None:
+        return False
+    if last["exit_code"] != 0:
+        raise MachineError(f"the first backup failed:\n{stack.log_tail(Service.BACKUP)}")
+    return True
+
+
+def _copy_stack_half(source: Path, stack: LocalStack) -> None:
+    for file in source.iterdir():
+        if file.is_file():
+            target = stack.places.configuration / file.name
+            shutil.copyfile(file, target)
+            target.chmod(0o700 if file.suffix in {".sh", ".py"} else 0o600)
+            account().own(target)
+    programs = stack.directory / "bin"
+    programs.mkdir(mode=0o700)
+    account().own(programs)
+    (programs / "python3").symlink_to(stack.settings.binaries.python)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,199 @@
+"""The directory that everything of one run lives in, and how nothing of it stays behind.
+
+Every process of a run (with pytest-xdist there are several) holds a shared ``flock`` on the directory; the last one
+out removes it. A directory that nobody holds was left by a run that was killed: the next run sweeps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_iopbackup.errors import MachineError
+from pytest_iopbackup.stack import leftovers
+from pytest_iopbackup.stack.host import account
+
+_NAME = re.compile(r"iop-[0-9a-f]{8}")
+_OWNER = "owner.json"
+_KEPT = "KEPT"
+_LONGEST_BASE = 60
+"""Unix socket paths end at 107 bytes (unix(7)); below the base come the run, the stack, and ``.s.PGSQL.5432``."""
+NEEDED_BYTES = 768 << 20
+"""For a template, two stacks beside each other and their repositories, at 2,000 users."""
+
+
+def base_directory(explicit: Path | None) -> Path:
+    """Return where runs are made: as given, else the temporary directory, else ``/tmp`` where that path is too long."""
+    base = (explicit or Path(tempfile.gettempdir())).absolute()
+    if len(os.fsencode(base)) <= _LONGEST_BASE:
+        return base
+    if explicit is None:
+        return Path("/tmp")  # noqa: S108 - names in it are random, directories are made with mode 0700
+    raise MachineError(
+        f"work directory {base}: longer than {_LONGEST_BASE} bytes, so that Unix sockets below it could not be opened",
+        hint="choose a shorter --iop-work-dir",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a killed run had left."""
+
+    directory: Path
+    processes: tuple[leftovers.Leftover, ...]
+
+
+def sweep(base: Path) -> tuple[Swept, ...]:
+    """Remove what killed runs left in ``base``: their processes, shared memory and directories. Kept ones stay."""
+    swept = []
+    for directory in sorted(base.glob("iop-*")):
+        with contextlib.suppress(FileNotFoundError), _exclusive(directory) as ours:
+            if not ours or (directory / _KEPT).exists():
+                continue
+            if not (directory / _OWNER).exists():
+                with contextlib.suppress(OSError):
+                    directory.rmdir()  # an empty one: its run was killed before it could sign it
+                continue
+            processes = leftovers.end(directory)
+            _remove(directory)
+            swept.append(Swept(directory, processes))
+    return tuple(swept)
+
+
+@contextlib.contextmanager
+def _exclusive(directory: Path) -> Iterator[bool]:
+    """Hold the directory alone; gives False where it is not ours or somebody else holds it."""
+    status = directory.lstat()
+    if not _NAME.fullmatch(directory.name) or status.st_uid not in {os.geteuid(), account().uid}:
+        yield False
+        return
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+class Workspace:
+    """The directory of one run; processes that name the same ``run`` share it."""
+
+    def __init__(self, base: Path, run: str | None = None) -> None:
+        self.path = base / f"iop-{(run or secrets.token_hex(4))[:8]}"
+        self._kept: list[Path] = []
+        self._descriptor = self._enter()
+        try:
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def _enter(self) -> int:
+        """Make the directory or join it, and hold it. Retried when the last one out removed it meanwhile."""
+        while True:
+            try:
+                self.path.mkdir(mode=0o700)
+                account().own(self.path)
+            except FileExistsError:
+                pass
+            except OSError as error:
+                raise MachineError(
+                    f"cannot make a directory in {self.path.parent}: {error.strerror}",
+                    hint="choose another place with --iop-work-dir=DIR, or set TMPDIR",
+                ) from error
+            try:
+                descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                continue
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            with contextlib.suppress(FileNotFoundError):
+                if os.fstat(descriptor).st_ino == self.path.stat().st_ino:
+                    return descriptor
+            os.close(descriptor)
+
+    def _check(self) -> None:
+        """Sign the directory, and see that the unprivileged user can write there and has space."""
+        try:
+            note = self.path / f"{_OWNER}.{os.getpid()}"
+            note.write_text(json.dumps({"software": "pytest-iopbackup", "pid": os.getpid()}) + "\n")
+            note.replace(self.path / _OWNER)
+        except OSError as error:
+            raise _no_space(self.path.parent, error) from error
+        probe = subprocess.run(
+            ["test", "-w", str(self.path)], check=False, capture_output=True, cwd="/", **account().popen_arguments
+        )
+        if probe.returncode != 0:
+            raise MachineError(
+                f"user '{account().name}', who runs the stack, cannot write in {self.path.parent}",
+                hint="choose a directory that this user may enter: --iop-work-dir=DIR, or TMPDIR",
+            )
+        if shutil.disk_usage(self.path).free < NEEDED_BYTES:
+            raise _no_space(self.path.parent)
+
+    def keep(self, directory: Path) -> None:
+        """Leave one stack's directory in place when the run ends."""
+        self._kept.append(directory)
+        (self.path / _KEPT).write_text("Kept on request (--iop-keep). Delete it when it is no longer needed.\n")
+
+    def close(self) -> tuple[leftovers.Leftover, ...]:
+        """Leave; the last one out removes the directory. Returns processes that should have ended before."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return ()
+        else:
+            left = leftovers.end(self.path)
+            if (self.path / _KEPT).exists():
+                for entry in self.path.iterdir():
+                    if not (entry.name == _KEPT or entry.name.startswith("s-")):
+                        _remove(entry)
+            else:
+                _remove(self.path)
+            return left
+        finally:
+            os.close(self._descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Delete a tree, also where a test has taken permissions away; gone already is well."""
+
+    def repair(_function: object, name: str, _error: object) -> None:
+        with contextlib.suppress(OSError):
+            Path(name).parent.chmod(0o700)
+            Path(name).chmod(0o700)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            shutil.rmtree(name) if Path(name).is_dir() else Path(name).unlink()
+
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=repair)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _no_space(base: Path, error: OSError | None = None) -> MachineError:
+    if error is not None and error.errno != errno.ENOSPC:
+        return MachineError(f"cannot write in {base}: {error.strerror}", hint="choose another --iop-work-dir=DIR")
+    free = shutil.disk_usage(base).free >> 20
+    return MachineError(
+        f"{base} has {free} MB free; a local stack needs about {NEEDED_BYTES >> 20} MB",
+        hint="make room there, or choose another place with --iop-work-dir=DIR or TMPDIR",
+    )

@@ -1,0 +1,174 @@
+"""A PostgreSQL server, a repository and a copy of ``pgbackrest/``, wired up by environment variables alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+SCRIPTS = Path(__file__).parents[2] / "pgbackrest"
+USER = "postgres" if os.geteuid() == 0 else None  # PostgreSQL and pgBackRest refuse root
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10) -> float:
+    """Poll until the condition holds; return the seconds that it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, f"still not true after {seconds} s"
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+class System:
+    """Everything below one short directory. ``environment`` is what Compose would set; tests override it per call."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.scripts = root / "pgbackrest"
+        self.data = root / "data"
+        self.repository = root / "repo"
+        self.state = root / "state"
+        self.mark = uuid4().hex
+        binaries = shutil.which("initdb") or max(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+        self.environment = {
+            "PATH": f"{Path(binaries).parent}:{os.environ['PATH']}",
+            "LC_ALL": "C.UTF-8",
+            "PGHOST": str(root),
+            "PGPORT": "5432",
+            "PGUSER": "postgres",
+            "PGDATABASE": "postgres",
+            "PGBACKREST_CONFIG": str(self.scripts / "pgbackrest.conf"),
+            "PGBACKREST_PG1_PATH": str(self.data),
+            "PGBACKREST_PG1_SOCKET_PATH": str(root),
+            "PGBACKREST_PG1_USER": "postgres",
+            "PGBACKREST_REPO1_PATH": str(self.repository),
+            "PGBACKREST_SPOOL_PATH": str(root / "spool"),
+            "PGBACKREST_LOCK_PATH": str(root / "lock"),
+            "PGBACKREST_ARCHIVE_TIMEOUT": "15",
+            "IOP_STATE_PATH": str(self.state),
+            "IOP_TEST_MARK": self.mark,
+        }
+
+    def run(self, *argv: str | Path, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end."""
+        return subprocess.run(
+            argv,
+            env={**self.environment, **environment},
+            user=USER,
+            group=USER,
+            extra_groups=[] if USER else None,
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def must(self, *argv: str | Path, **environment: str) -> str:
+        """Run a program that has to succeed; return what it printed."""
+        result = self.run(*argv, **environment)
+        assert result.returncode == 0, f"{argv}: exit code {result.returncode}\n{result.stdout}{result.stderr}"
+        return result.stdout
+
+    @contextmanager
+    def started(self, *argv: str | Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+        """Start a program; at the end, kill it and everything that carries its mark."""
+        mark = uuid4().hex
+        process = subprocess.Popen(
+            argv,
+            env={**self.environment, **environment, "IOP_TEST_MARK": mark},
+            user=USER,
+            group=USER,
+            extra_groups=[] if USER else None,
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield process, mark
+        finally:
+            for pid in marked(mark):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.communicate(timeout=10)
+
+    def sql(self, statement: str) -> str:
+        """Run a statement."""
+        return self.must("psql", "-XAtqc", statement).strip()
+
+    def postgres(self, action: str) -> None:
+        """Start, stop, restart or reload the server."""
+        self.must("pg_ctl", "--pgdata", self.data, "--wait", "--mode=fast", "--log", self.root / "postgresql.log", action)
+
+    def check(self, **environment: str) -> tuple[int, dict[str, dict[str, Any]]]:
+        """Run check.sh; return its exit code and the results by name, after comparing text and JSON."""
+        (self.state / "check-status.json").unlink(missing_ok=True)
+        result = self.run(self.scripts / "check.sh", **environment)
+        report = json.loads((self.state / "check-status.json").read_text())
+        lines = result.stdout.splitlines()
+        assert [line.split()[:2] for line in lines] == [[c["status"].upper(), c["name"]] for c in report["checks"]]
+        assert [c["name"] for c in report["checks"]] == ["repository", "postgresql", "wal-archiving", "configuration"]
+        return result.returncode, {check["name"]: check for check in report["checks"]}
+
+    def backups(self) -> list[dict[str, Any]]:
+        """Return the backups as ``pgbackrest info`` lists them."""
+        printed = self.must("pgbackrest", "--stanza=iop", "info", "--output=json")
+        backups: list[dict[str, Any]] = json.loads(printed)[0]["backup"]
+        return backups
+
+    def inventory(self) -> Mapping[str, tuple[int, int]]:
+        """Return size and modification time of each file in the repository."""
+        files = (path for path in self.repository.rglob("*") if path.is_file())
+        return {str(path.relative_to(self.repository)): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+    def program(self, name: str, text: str) -> str:
+        """Put a shell script in front of the program of that name; return the PATH that finds it."""
+        directory = self.root / f"bin-{uuid4().hex[:8]}"
+        directory.mkdir()
+        (directory / name).write_text(f"#!/bin/bash\n{text}\n")
+        (directory / name).chmod(0o755)
+        directory.chmod(0o755)
+        return f"{directory}:{self.environment['PATH']}"
+
+
+def marked(mark: str) -> list[int]:
+    """Return the living processes that were started, however indirectly, with this mark in their environment."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if f"IOP_TEST_MARK={mark}".encode() in environ.read_bytes():
+                found.append(int(environ.parent.name))
+    return found
+
+
+@contextmanager
+def system() -> Iterator[System]:
+    """Bring a server and an empty repository up, and take everything away at the end."""
+    with tempfile.TemporaryDirectory(prefix="iop-") as directory:
+        self = System(Path(directory))
+        shutil.copytree(SCRIPTS, self.scripts, ignore=shutil.ignore_patterns("__pycache__"))
+        if USER:
+            shutil.chown(self.root, USER, USER)
+        self.must("mkdir", "--mode=750", self.repository, self.state, self.root / "spool")
+        self.must("initdb", "--data-checksums", "--no-sync", "--auth=trust", "--username=postgres", self.data)
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write(f"listen_addresses = ''\nunix_socket_directories = '{self.root}'\nfsync = off\n")
+            file.write(f"include = '{self.scripts}/postgresql.conf'\n")
+        try:
+            self.postgres("start")
+            self.must("pgbackrest", "--stanza=iop", "stanza-create")
+            yield self
+        finally:
+            self.run("pg_ctl", "--pgdata", self.data, "--wait", "--mode=immediate", "stop")
+            # The asynchronous push ends by itself, a moment after the server.
+            wait_for(lambda: not marked(self.mark))
