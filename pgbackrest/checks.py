@@ -66,30 +66,34 @@ def postgresql() -> Findings:
 
 def wal_archiving() -> Findings:
     """Ask whether WAL reaches the repository: ``pgbackrest check`` ends the present segment and waits for it there."""
+    started = time.monotonic()
     answer = ask("pgbackrest", "check", within="IOP_ARCHIVE_CHECK_TIMEOUT")
     yield from said(answer)
-    # pgBackRest sees the file in the repository a moment before PostgreSQL learns that its command has succeeded.
+    # The segment is in the repository a moment before PostgreSQL learns that its command has succeeded.
     deadline = time.monotonic() + (0 if answer.returncode else 5)
     while True:
         archiver = query(
             "SELECT json_build_object('archived', last_archived_wal, 'failed', last_failed_wal,"
-            " 'failures', failed_count,"
+            " 'failures', failed_count, 'age', extract(epoch FROM clock_timestamp() - last_archived_time),"
             " 'failing', coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false),"
             " 'ready', (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'))"
             " FROM pg_stat_archiver"
         )
-        if not archiver["failing"] or time.monotonic() >= deadline:
+        acknowledged = archiver["age"] is not None and archiver["age"] < time.monotonic() - started
+        if acknowledged or time.monotonic() >= deadline:
             break
         time.sleep(0.1)
-    yield from judge_archiver(archiver)
+    yield from judge_archiver(archiver, acknowledged=acknowledged or answer.returncode != 0)
 
 
-def judge_archiver(archiver: Mapping[str, Any]) -> Findings:
-    """Judge pg_stat_archiver and the number of WAL segments that are marked ``.ready``."""
+def judge_archiver(archiver: Mapping[str, Any], *, acknowledged: bool) -> Findings:
+    """Judge pg_stat_archiver, and the number of WAL segments that are marked ``.ready``."""
     failing = f"archiving {archiver['failed']} failed, and no success since ({archiver['failures']} failures)"
+    silent = f"WAL is in the repository, but PostgreSQL counts none archived after {archiver['archived']}"
     waiting = f"{archiver['ready']} WAL segments wait for the archive"
     yield from broken(
         (not archiver["failing"], "critical", failing, "PostgreSQL's log names the cause"),
+        (acknowledged or archiver["failing"], "critical", silent, "see what archive_command does after pgbackrest"),
         (archiver["ready"] <= limit("IOP_READY_LIMIT"), "warning", waiting, "pg_wal grows: see PostgreSQL's log"),
     )
     yield f"last archived: {archiver['archived']}, waiting: {archiver['ready']}"

@@ -109,11 +109,14 @@ def said(answer: subprocess.CompletedProcess[str], *, configuration: bool = Fals
     failure = answer.returncode
     for level, code, text in re.findall(message, f"{answer.stderr}\n{answer.stdout}", re.MULTILINE):
         seen, *hints = (" ".join(part.split()) for part in text.split("HINT:"))
+        hint = " ".join(hints) or "run it by hand, with --log-level-console=detail"
         if level != "WARN":
             failure = 0
-            yield Problem("critical", f"{command}: {seen}", " ".join(hints), int(code) if code else None)
-        elif configuration or not re.match("(environment|configuration file) contains", seen):
-            yield Problem("warning", f"{command}: {seen}", " ".join(hints))
+            yield Problem("critical", f"{command}: {seen}", hint, int(code) if code else None)
+        elif not re.match("(environment|configuration file) contains", seen):
+            yield Problem("warning", f"{command}: {seen}", hint)
+        elif configuration:
+            yield Problem("warning", f"{command}: {seen}", "correct pgbackrest.conf or the environment")
     if failure:
         yield Problem("critical", f"{command}: exit code {failure} without a reason", "run it by hand")
 

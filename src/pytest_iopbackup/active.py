@@ -59,10 +59,9 @@ class Active:
         try:
             folders = registry_of(config).scenario_folders
             self._selected = select(self._options.scenarios, folders, config.invocation_params.dir)
-            if self._is_worker:
-                return  # the controller has seen to the rest
-            self._report = writer.make_directory(self._options.report_dir, self._run)
-            self._session.prepare()
+            if not self._is_worker:  # a worker's controller has seen to it
+                self._report = writer.make_directory(self._options.report_dir, self._run)
+                self._session.prepare()
         except IopError as error:
             self._session.close()
             raise pytest.UsageError(str(error)) from None
@@ -100,14 +99,14 @@ class Active:
         if report.when == "call":
             item.stash[_FAILED] = report.failed
             if isinstance(item, ScenarioItem) and item.record is not None:
-                setattr(report, _RECORD, codec.to_data(item.record))
+                setattr(report, _RECORD, codec.to_json(item.record))
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect the records; on a controller they come from all workers."""
-        data = getattr(report, _RECORD, None)
-        if data is not None and not self._is_worker:
-            self._records.append(codec.from_data(data, ScenarioRecord))
+        carried = getattr(report, _RECORD, None)
+        if carried is not None and not self._is_worker:
+            self._records.append(codec.from_json(carried, ScenarioRecord))
 
     def pytest_sessionfinish(self) -> None:
         """Write the reports, once per run."""

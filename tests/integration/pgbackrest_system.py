@@ -58,7 +58,7 @@ class System:
             "IOP_TEST_MARK": self.mark,
         }
 
-    def run(self, *argv: str | Path, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *argv: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a program to its end."""
         return subprocess.run(
             argv,
@@ -69,7 +69,7 @@ class System:
             cwd=self.root,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=60,
             check=False,
         )
 
@@ -108,7 +108,9 @@ class System:
 
     def postgres(self, action: str) -> None:
         """Start, stop, restart or reload the server."""
-        self.must("pg_ctl", "--pgdata", self.data, "--wait", "--mode=fast", "--log", self.root / "postgresql.log", action)
+        self.must(
+            "pg_ctl", "--pgdata", self.data, "--wait", "--mode=fast", "--log", self.root / "postgresql.log", action
+        )
 
     def check(self, **environment: str) -> tuple[int, dict[str, dict[str, Any]]]:
         """Run check.sh; return its exit code and the results by name, after comparing text and JSON."""
@@ -129,7 +131,9 @@ class System:
     def inventory(self) -> Mapping[str, tuple[int, int]]:
         """Return size and modification time of each file in the repository."""
         files = (path for path in self.repository.rglob("*") if path.is_file())
-        return {str(path.relative_to(self.repository)): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+        return {
+            str(path.relative_to(self.repository)): (path.stat().st_size, path.stat().st_mtime_ns) for path in files
+        }
 
     def program(self, name: str, text: str) -> str:
         """Put a shell script in front of the program of that name; return the PATH that finds it."""

@@ -139,7 +139,7 @@ def test_a_damaged_page_fails_the_backup_and_the_check(stack: System) -> None:
     assert "WARN: invalid page checksum" in failed.stderr
     assert statuses(stack.check()[1]) == all_but(repository="critical")
     stack.sql("DROP TABLE damaged")
-    stack.must(stack.scripts / "backup.sh")
+    stack.must("pgbackrest", "--stanza=iop", f"--set={stack.backups()[-1]['label']}", "expire")
     assert statuses(stack.check()[1]) == all_but()
 
 
@@ -194,22 +194,341 @@ def server_stopped(stack: System) -> Iterator[dict[str, str]]:
 def setting(name: str, value: str, action: str = "reload") -> Sabotage:
     @contextmanager
     def sabotage(stack: System) -> Iterator[dict[str, str]]:
+        before = stack.sql(f"SHOW {name}")
         stack.sql(f"ALTER SYSTEM SET {name} = '{value}'")
         stack.postgres(action)
+        seen = f"SELECT setting = '{value}' OR pending_restart FROM pg_settings WHERE name = '{name}'"
         try:
-            if action == "reload":
-                wait_for(lambda: stack.sql("SELECT count(*) FROM pg_file_settings WHERE NOT applied") == "0" or True)
+            wait_for(lambda: stack.sql(seen) == "t")
             yield {}
         finally:
             stack.sql(f"ALTER SYSTEM RESET {name}")
             stack.postgres(action)
+            wait_for(lambda: stack.sql(f"SHOW {name}") == before)
 
     return sabotage
 
 
-def environment(**variables: str) -> Sabotage:
-    @contextmanager
-    def sabotage(_: System) -> Iterator[dict[str, str]]:
-        yield variables
+@pytest.mark.parametrize(
+    ("sabotage", "expected", "guilty", "code", "words"),
+    [
+        pytest.param(
+            repository_gone,
+            all_but(repository="critical", wal_archiving="critical"),
+            "repository",
+            None,
+            "missing stanza path (status 1)",
+            id="repository-gone",
+        ),
+        pytest.param(
+            repository_read_only,
+            all_but(repository="critical"),
+            "repository",
+            None,
+            "backup/iop is not writable",
+            id="repository-read-only",
+        ),
+        pytest.param(
+            server_stopped,
+            all_but(postgresql="critical", wal_archiving="critical", configuration="unknown"),
+            "postgresql",
+            None,
+            "No such file or directory",
+            id="server-stopped",
+        ),
+        pytest.param(
+            setting("archive_command", "/bin/true"),
+            all_but(wal_archiving="critical", configuration="critical"),
+            "wal-archiving",
+            68,
+            "archive_command '/bin/true' must contain pgbackrest",
+            id="archive-command-true",
+        ),
+        pytest.param(
+            setting("archive_command", "pgbackrest --stanza=iop archive-push %p; false"),
+            all_but(wal_archiving="critical", configuration="warning"),
+            "wal-archiving",
+            None,
+            "failed, and no success since",
+            id="archive-command-fails-after-all",
+        ),
+        pytest.param(
+            setting("archive_mode", "off", "restart"),
+            all_but(wal_archiving="critical", configuration="critical"),
+            "configuration",
+            None,
+            "archive_mode is off",
+            id="archive-mode-off",
+        ),
+        pytest.param(
+            setting("max_connections", "50"),
+            all_but(configuration="warning"),
+            "configuration",
+            None,
+            "not in force yet: max_connections",
+            id="restart-pending",
+        ),
+    ],
+)
+def test_each_check_turns_red_for_its_cause_and_green_again(
+    stack: System, *, sabotage: Sabotage, expected: dict[str, str], guilty: str, code: int | None, words: str
+) -> None:
+    with sabotage(stack) as environment:
+        exit_code, checks = stack.check(**environment)
+        assert statuses(checks) == expected
+        assert checks[guilty]["code"] == code
+        assert words in checks[guilty]["seen"]
+        assert checks[guilty]["hint"]
+        assert exit_code == (2 if "critical" in expected.values() else 1)
+    healed, checks = stack.check()
+    assert (healed, statuses(checks)) == (0, all_but())
 
-    return sabotage
+
+@pytest.mark.parametrize(
+    ("environment", "line", "expected", "code", "words"),
+    [
+        pytest.param(
+            {"PGBACKREST_PG1_PATH": "/nope"},
+            "",
+            all_but(wal_archiving="critical", configuration="critical"),
+            None,
+            "pg1-path /nope",
+            id="wrong-pg1-path",
+        ),
+        pytest.param(
+            {"PGBACKREST_CONFIG": "/nope"},
+            "",
+            all_but(repository="critical", wal_archiving="critical", configuration="critical"),
+            55,
+            "unable to open missing file '/nope'",
+            id="no-configuration",
+        ),
+        pytest.param(
+            {},
+            "repo1-retention-ful=2",
+            all_but(configuration="warning"),
+            None,
+            "configuration file contains invalid option 'repo1-retention-ful'",
+            id="unknown-option",
+        ),
+        pytest.param(
+            {},
+            "archive-push-queue-max=1GB",
+            all_but(configuration="warning"),
+            None,
+            "archive-push-queue-max may drop WAL",
+            id="wal-may-be-dropped",
+        ),
+        pytest.param(
+            {"PGBACKREST_REPO1_RETENTION_FULL": "3"},
+            "",
+            all_but(configuration="warning"),
+            None,
+            "WAL is kept for 2 of 3 full backups",
+            id="wal-expires-early",
+        ),
+    ],
+)
+def test_wrong_settings_turn_the_configuration_red(
+    stack: System, *, environment: dict[str, str], line: str, expected: dict[str, str], code: int | None, words: str
+) -> None:
+    changed = stack.root / "changed.conf"
+    shipped = (stack.scripts / "pgbackrest.conf").read_text()
+    changed.write_text(shipped.replace("[global]\n", f"[global]\n{line}\n", 1))
+    checks = stack.check(**{"PGBACKREST_CONFIG": str(changed), **environment})[1]
+    assert statuses(checks) == expected
+    assert checks["configuration"]["code"] == code
+    assert words in checks["configuration"]["seen"]
+    assert checks["configuration"]["hint"]
+
+
+def test_a_hanging_psql_is_cut_off(stack: System) -> None:
+    path = stack.program("psql", "sleep 7301 & sleep 7302")
+    started = time.monotonic()
+    code, checks = stack.check(PATH=path, IOP_PROBE_TIMEOUT="1")
+    assert time.monotonic() - started < 5
+    assert code == 3
+    assert statuses(checks) == all_but(postgresql="unknown", wal_archiving="unknown", configuration="unknown")
+    assert "no answer from psql" in checks["postgresql"]["seen"]
+    assert not [pid for pid in marked(stack.mark) if b"\x00730" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_hanging_pgbackrest_check_is_cut_off_and_hides_nothing(stack: System) -> None:
+    path = stack.program("pgbackrest", '[[ $* == *check* ]] && sleep 7303\nexec /usr/bin/pgbackrest "$@"')
+    started = time.monotonic()
+    code, checks = stack.check(PATH=path, IOP_ARCHIVE_CHECK_TIMEOUT="1")
+    assert time.monotonic() - started < 4
+    assert code == 3
+    assert statuses(checks) == all_but(wal_archiving="unknown")
+    assert not [pid for pid in marked(stack.mark) if b"\x00730" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_frozen_server_is_critical(stack: System) -> None:
+    postmaster = int((stack.data / "postmaster.pid").read_text().split()[0])
+    os.kill(postmaster, signal.SIGSTOP)
+    try:
+        checks = stack.check(PGCONNECT_TIMEOUT="2")[1]
+    finally:
+        os.kill(postmaster, signal.SIGCONT)
+    assert statuses(checks) == all_but(postgresql="critical", wal_archiving="critical", configuration="unknown")
+    assert "timeout expired" in checks["postgresql"]["seen"]
+
+
+def test_a_wrong_limit_is_refused(stack: System) -> None:
+    refused = stack.run(stack.scripts / "check.sh", IOP_PROBE_TIMEOUT="soon")
+    assert refused.returncode == 3
+    assert refused.stderr.splitlines()[0] == "ERROR: health.py: IOP_PROBE_TIMEOUT is 'soon'"
+
+
+def test_results_come_even_if_they_cannot_be_saved(stack: System) -> None:
+    lost = stack.run(stack.scripts / "check.sh", IOP_STATE_PATH="/proc/nope")
+    assert lost.returncode == 3
+    assert lost.stdout.count("OK ") == 4
+    assert "cannot write the status file" in lost.stderr
+
+
+# worker.sh
+
+
+def job(stack: System, text: str) -> Path:
+    """Write a script for the worker, and forget what earlier workers recorded."""
+    (stack.state / "job.json").unlink(missing_ok=True)
+    script = stack.root / "job.sh"
+    script.write_text(f"#!/bin/bash\n{text}\n")
+    script.chmod(0o755)
+    return script
+
+
+def recorded(stack: System) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads((stack.state / "job.json").read_text())
+    except FileNotFoundError:
+        state = {"state": "absent", "runs": 0, "last": None}
+    return state
+
+
+def is_in(stack: System, state: str, runs: int) -> Callable[[], bool]:
+    return lambda: (recorded(stack)["state"], recorded(stack)["runs"]) == (state, runs)
+
+
+def end(process: subprocess.Popen[str], mark: str, within: float) -> None:
+    """Stop a worker; it has to end well, in time, and leave nothing behind."""
+    process.terminate()
+    started = time.monotonic()
+    assert process.wait(10) == 0
+    assert time.monotonic() - started < within
+    assert marked(mark) == []
+
+
+def test_a_worker_goes_on_after_a_failing_run(stack: System) -> None:
+    script = job(
+        stack, f"env > {stack.state}/seen\n[[ -e {stack.state}/again ]] || {{ touch {stack.state}/again; exit 7; }}"
+    )
+    worker = stack.scripts / "worker.sh"
+    with stack.started(worker, "job", script, "argument", PGBACKREST_FREQUENCY="1") as (process, mark):
+        wait_for(is_in(stack, "waiting", 1))
+        first = recorded(stack)
+        assert first["last"]["exit_code"] == 7
+        wait_for(is_in(stack, "waiting", 2))
+        second = recorded(stack)
+        assert (second["version"], second["worker"], second["pid"]) == (1, "job", process.pid)
+        assert (second["frequency"], second["last"]["exit_code"]) == (1, 0)
+        between = [datetime.fromisoformat(run["last"]["started"].replace("Z", "+00:00")) for run in (first, second)]
+        assert 1 <= (between[1] - between[0]).total_seconds() < 1.5
+        assert "PGBACKREST_FREQUENCY" not in (stack.state / "seen").read_text()
+        end(process, mark, within=1)
+    assert recorded(stack)["state"] == "stopped"
+
+
+def test_an_idle_worker_keeps_its_heartbeat_and_stops_at_once(stack: System) -> None:
+    script = job(stack, "exit 0")
+    with stack.started(stack.scripts / "worker.sh", "job", script, IOP_HEARTBEAT="1") as (process, mark):
+        wait_for(is_in(stack, "waiting", 1))
+        first = recorded(stack)["heartbeat"]
+        wait_for(lambda: recorded(stack)["heartbeat"] != first)
+        end(process, mark, within=1)
+
+
+def test_a_run_is_stopped_with_all_its_processes(stack: System) -> None:
+    script = job(stack, "sleep 600 & sleep 600 | cat")
+    with stack.started(stack.scripts / "worker.sh", "job", script) as (process, mark):
+        wait_for(lambda: len(marked(mark)) >= 5)
+        assert recorded(stack)["state"] == "running"
+        end(process, mark, within=2)
+    assert (recorded(stack)["runs"], recorded(stack)["last"]["exit_code"]) == (1, 128 + signal.SIGTERM)
+
+
+def test_a_run_that_ignores_the_signal_is_killed(stack: System) -> None:
+    script = job(stack, "trap '' TERM\nwhile :; do sleep 600; done")
+    with stack.started(stack.scripts / "worker.sh", "job", script, IOP_STOP_TIMEOUT="1") as (process, mark):
+        wait_for(lambda: len(marked(mark)) >= 3)
+        end(process, mark, within=3)
+    assert recorded(stack)["last"]["exit_code"] == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "again"),
+    [
+        pytest.param("exit 0", signal.SIGTERM, False, id="after-success"),
+        pytest.param("exit 1", signal.SIGTERM, True, id="after-failure"),
+        pytest.param("sleep 600", signal.SIGKILL, True, id="after-a-crash"),
+    ],
+)
+def test_a_restarted_worker_runs_only_if_it_has_to(stack: System, text: str, stop: signal.Signals, again: bool) -> None:
+    script = job(stack, text)
+    before = ("running", 0) if stop == signal.SIGKILL else ("waiting", 1)
+    with stack.started(stack.scripts / "worker.sh", "job", script) as (process, _):
+        wait_for(is_in(stack, *before))
+        process.send_signal(stop)
+        process.wait(10)
+    script.write_text("#!/bin/bash\nexit 0\n")
+    with stack.started(stack.scripts / "worker.sh", "job", script) as (process, mark):
+        wait_for(lambda: recorded(stack)["pid"] == process.pid and recorded(stack)["state"] == "waiting")
+        end(process, mark, within=1)
+    assert recorded(stack)["runs"] == before[1] + again
+
+
+def test_a_stopped_check_leaves_no_probe_behind(stack: System) -> None:
+    job(stack, "")
+    path = stack.program("pgbackrest", '[[ $* == *check* ]] && sleep 600\nexec /usr/bin/pgbackrest "$@"')
+    with stack.started(stack.scripts / "worker.sh", "job", stack.scripts / "check.sh", PATH=path) as (process, mark):
+        wait_for(lambda: any(b"600" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in marked(mark)))
+        end(process, mark, within=2)
+
+
+def test_a_stopped_backup_ends_with_pgbackrests_code(stack: System) -> None:
+    job(stack, "")
+    with stack.started(stack.scripts / "worker.sh", "job", stack.scripts / "backup.sh") as (process, mark):
+        wait_for(lambda: list((stack.root / "lock").glob("iop-backup*")))
+        end(process, mark, within=5)
+    assert recorded(stack)["last"]["exit_code"] == 63
+
+
+def test_the_workers_run_the_real_scripts(stack: System) -> None:
+    job(stack, "")
+    before = len(stack.backups())
+    with stack.started(stack.scripts / "worker.sh", "job", stack.scripts / "backup.sh") as (process, mark):
+        wait_for(is_in(stack, "waiting", 1), seconds=20)
+        end(process, mark, within=1)
+    assert recorded(stack)["last"]["exit_code"] == 0
+    assert len(stack.backups()) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (("job",), {}, "a name and a script are needed"),
+        (("../job", "/bin/true"), {}, "'../job' is no name for a worker"),
+        (("job", "/nope"), {}, "'/nope' is not there or not executable"),
+        (("job", "/bin/true"), {"PGBACKREST_FREQUENCY": "hourly"}, "PGBACKREST_FREQUENCY is 'hourly'"),
+        (("job", "/bin/true"), {"PGBACKREST_FREQUENCY": "0"}, "PGBACKREST_FREQUENCY is '0'"),
+        (("job", "/bin/true"), {"IOP_STATE_PATH": "/proc/nope"}, "/proc/nope is not writable"),
+    ],
+)
+def test_a_worker_refuses_wrong_settings(
+    stack: System, arguments: tuple[str, ...], environment: dict[str, str], words: str
+) -> None:
+    refused = stack.run(stack.scripts / "worker.sh", *arguments, **environment)
+    assert refused.returncode == 2
+    assert words in refused.stderr
+    assert "HINT: " in refused.stderr

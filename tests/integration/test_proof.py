@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import pytest
@@ -25,7 +24,7 @@ from pytest_iopbackup.proof import rowset
 from pytest_iopbackup.proof.capture import Capture, capture, load
 from pytest_iopbackup.proof.compare import Comparison, compare
 from pytest_iopbackup.proof.judge import judge, request_ids
-from pytest_iopbackup.proof.sequences import SequenceState, sequence_states
+from pytest_iopbackup.proof.sequences import sequence_states
 from pytest_iopbackup.proof.verdict import describe, verdict
 from pytest_iopbackup.record import ProofFacts, Verdict
 from pytest_iopbackup.stack.binaries import find_binaries
@@ -56,7 +55,8 @@ CREATE TABLE identity.users (
 );
 ALTER TABLE identity.users ALTER biography SET STORAGE EXTERNAL, DROP dropped;
 INSERT INTO identity.users (email, age, biography)
-    SELECT 'Zoë' || n || '@example.org', n, CASE WHEN n % 50 = 0 THEN repeat('líne ' || n, 2000) END FROM generate_series(1, 200) AS n;
+    SELECT 'Zoë' || n || '@example.org', n, CASE WHEN n % 50 = 0 THEN repeat('líne ' || n, 2000) END
+    FROM generate_series(1, 200) AS n;
 ALTER TABLE identity.users ADD since integer DEFAULT 7;
 CREATE INDEX users_age ON identity.users (age);
 COMMENT ON COLUMN identity.users.age IS 'in years';
@@ -69,7 +69,8 @@ CREATE TABLE identity.membership (
 INSERT INTO identity.membership SELECT n, 'g ' || n % 3, 'member' FROM generate_series(1, 30) AS n;
 
 CREATE TABLE identity.attempts (at timestamptz, name text);
-INSERT INTO identity.attempts VALUES ('2026-01-01 00:00+00', 'a'), ('2026-01-01 00:00+00', 'a'), (NULL, E'tab\\tnew\\nline \\\\');
+INSERT INTO identity.attempts VALUES
+    ('2026-01-01 00:00+00', 'a'), ('2026-01-01 00:00+00', 'a'), (NULL, E'tab\\tnew\\nline \\\\');
 
 CREATE TABLE identity.events (id bigint, day date, note text, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
 CREATE TABLE identity.events_1 PARTITION OF identity.events FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
@@ -111,6 +112,9 @@ SELECT nextval('identity.down') FROM generate_series(1, 3);
 SELECT lo_from_bytea(70000, 'a large object');
 CREATE TABLE identity.audit_log (id serial PRIMARY KEY, request_id uuid);
 CREATE TABLE identity.accounts (id uuid PRIMARY KEY, version integer NOT NULL);
+CREATE TABLE identity.seats (
+    user_id integer, group_id integer, version integer NOT NULL, PRIMARY KEY (user_id, group_id)
+);
 """
 
 BLIND = [
@@ -270,7 +274,7 @@ def test_unchanged_is_green(after: Callable[..., Comparison], expected: Capture)
     assert {table.table for table in found.tables} == {
         "identity.accounts", "identity.attempts", "identity.audit_log", "identity.blind", "identity.child",
         "identity.events_1", "identity.events_rest", "identity.membership", "identity.narrow", 'identity."No Columns"',
-        "identity.parent", "identity.totals", "identity.users", "pg_catalog.pg_largeobject",
+        "identity.parent", "identity.seats", "identity.totals", "identity.users", "pg_catalog.pg_largeobject",
         "pg_catalog.pg_largeobject_metadata",
     }  # fmt: skip
     assert found.sequences == 5
@@ -372,7 +376,7 @@ OBJECTS = {
     ),
     "constraint not validated": (
         "ALTER TABLE identity.users ADD CHECK (age < 500) NOT VALID",
-        "constraint identity.users.users_age_check: expected no such object, found CHECK (((age)::integer < 500)) NOT VALID",
+        "users_age_check: expected no such object, found CHECK (((age)::integer < 500)) NOT VALID",
     ),
     "index dropped": ("DROP INDEX identity.users_age", "index identity.users_age: expected CREATE INDEX users_age ON"),
     "index invalid": (
@@ -424,7 +428,7 @@ OBJECTS = {
     ),
     "grant revoked": (
         "REVOKE UPDATE ON identity.users FROM app",
-        "grant on relation identity.users to app: expected SELECT by postgres, UPDATE by postgres, found SELECT by postgres",
+        "identity.users to app: expected SELECT by postgres, UPDATE by postgres, found SELECT by postgres",
     ),
     "column grant revoked": (
         "REVOKE UPDATE (email) ON identity.users FROM auditor",
@@ -463,7 +467,9 @@ OBJECTS = {
         "comment on schema identity: expected who is who, found missing",
     ),
     "owner changed": ("ALTER TABLE identity.narrow OWNER TO app", "table identity.narrow: expected owner postgres"),
-    "row security off": ("ALTER TABLE identity.membership DISABLE ROW LEVEL SECURITY", "table identity.membership: expected"),
+    "row security off": ("ALTER TABLE identity.membership DISABLE ROW LEVEL SECURITY",
+        "table identity.membership: expected",
+    ),
     "policy changed": (
         "ALTER POLICY own ON identity.membership USING (true)",
         "policy identity.membership.own: expected",
@@ -740,3 +746,170 @@ def test_damaged_capture_names_nothing(
 def test_capture_is_for_its_owner_alone(expected: Capture) -> None:
     assert expected.directory.stat().st_mode & 0o777 == 0o700
     assert "first" not in json.dumps(json.loads((expected.directory / "capture.json").read_text()))
+
+
+MARK = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+A, B, C, D, S, Z = (f"00000000-0000-4000-9000-00000000000{digit}" for digit in "abcdef")
+
+
+def request(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012}"
+
+
+def entry(number: int, outcome: Outcome, second: int | None, *effects: tuple[str, str, int | None]) -> Entry:
+    """Return a transaction that committed ``second`` seconds after the mark."""
+    return Entry(
+        request_id=request(number),
+        client=0,
+        kind="try",
+        outcome=outcome,
+        xid=number,
+        lsn=None,
+        time=None if second is None else MARK + timedelta(seconds=second),
+        effects=tuple(Effect(table=f"identity.{table}", key=key, version=left) for table, key, left in effects),
+    )
+
+
+LEDGER = (
+    entry(1, Outcome.ACKNOWLEDGED, -3, ("accounts", A, 1)),
+    entry(2, Outcome.ACKNOWLEDGED, -2, ("accounts", A, 2), ("seats", "1/2", 1)),
+    entry(3, Outcome.ACKNOWLEDGED, 0, ("seats", "3/4", None)),
+    entry(4, Outcome.ROLLED_BACK, None, ("accounts", A, 3)),
+    entry(5, Outcome.INDETERMINATE, None, ("accounts", B, 1)),
+    entry(6, Outcome.INDETERMINATE, None, ("accounts", C, 1)),
+    entry(7, Outcome.ACKNOWLEDGED, 1, ("accounts", A, 4), ("accounts", D, 1)),
+    entry(8, Outcome.ROLLED_BACK, None, ("accounts", S, 2)),
+    entry(9, Outcome.ROLLED_BACK, None, ("accounts", Z, None)),
+)
+"""4, 7, 8 and 9 must not be there; of 5 and 6, whose outcome is unknown, 5 is. S and Z are seed rows."""
+
+TRUTH = f"""
+    INSERT INTO identity.audit_log (request_id)
+    VALUES (NULL), ('{request(1)}'), ('{request(2)}'), ('{request(3)}'), ('{request(5)}');
+    INSERT INTO identity.accounts VALUES ('{A}', 2), ('{B}', 1), ('{S}', 1), ('{Z}', 1);
+    INSERT INTO identity.seats VALUES (1, 2, 1), (8, 8, 8)
+"""
+
+JUDGED: dict[str, tuple[str, list[str], list[str]]] = {
+    "as it must be": ("SELECT", [], []),
+    "transaction lost": (
+        f"DELETE FROM identity.audit_log WHERE request_id = '{request(2)}'",
+        [f"{request(2)} (try, client 0): not there"],
+        [],
+    ),
+    "row older": (
+        f"UPDATE identity.accounts SET version = 1 WHERE id = '{A}'",
+        [f"{request(2)} (try, client 0): identity.accounts {A}: expected version 2, found version 1"],
+        [],
+    ),
+    "row gone": (
+        "DELETE FROM identity.seats",
+        [f"{request(2)} (try, client 0): identity.seats 1/2: expected version 1, found no row"],
+        [],
+    ),
+    "transaction and its row lost count once": (
+        f"DELETE FROM identity.audit_log WHERE request_id = '{request(2)}'; DELETE FROM identity.seats",
+        [f"{request(2)} (try, client 0): not there"],
+        [],
+    ),
+    "half of an indeterminate one": (
+        f"DELETE FROM identity.accounts WHERE id = '{B}'",
+        [f"{request(5)} (try, client 0): identity.accounts {B}: expected version 1, found no row"],
+        [],
+    ),
+    "other half of an indeterminate one": (
+        f"INSERT INTO identity.accounts VALUES ('{C}', 1)",
+        [],
+        [f"{request(6)} (try, client 0): identity.accounts {C}: version 1, though the transaction is not there"],
+    ),
+    "row of a rolled back one": (
+        f"UPDATE identity.accounts SET version = 3 WHERE id = '{A}'",
+        [],
+        [f"{request(4)} (try, client 0): identity.accounts {A}: expected version 2, found version 3"],
+    ),
+    "row newer than anybody made it": (
+        f"UPDATE identity.accounts SET version = 99 WHERE id = '{A}'",
+        [],
+        [f"identity.accounts {A}: expected version 2, found version 99"],
+    ),
+    "row present though deleted": (
+        "INSERT INTO identity.seats VALUES (3, 4, 1)",
+        [],
+        ["identity.seats 3/4: expected no row, found version 1"],
+    ),
+    "committed after the mark": (
+        f"INSERT INTO identity.audit_log (request_id) VALUES ('{request(7)}')",
+        [],
+        [f"{request(7)} (try, client 0): there, though committed 1.000000 s after the mark"],
+    ),
+    "rolled back": (
+        f"INSERT INTO identity.audit_log (request_id) VALUES ('{request(4)}')",
+        [],
+        [f"{request(4)} (try, client 0): there, though rolled back"],
+    ),
+    "not in the ledger": (
+        f"INSERT INTO identity.audit_log (request_id) VALUES ('{request(77)}')",
+        [],
+        [f"{request(77)}: there, though not in the ledger"],
+    ),
+    "seed row updated by a rolled back one": (
+        f"UPDATE identity.accounts SET version = 2 WHERE id = '{S}'",
+        [],
+        [f"{request(8)} (try, client 0): identity.accounts {S}: version 2, though the transaction is not there"],
+    ),
+    "seed row deleted by a rolled back one": (
+        f"DELETE FROM identity.accounts WHERE id = '{Z}'",
+        [],
+        [f"{request(9)} (try, client 0): identity.accounts {Z}: no row, though the transaction is not there"],
+    ),
+    "audit table gone": (
+        "DROP TABLE identity.audit_log",
+        [f"{request(number)} (try, client 0): not there" for number in (1, 2, 3)],
+        [f"{request(5)} (try, client 0): identity.accounts {B}: version 1, though the transaction is not there"],
+    ),
+    "table gone": (
+        "DROP TABLE identity.seats",
+        [f"{request(2)} (try, client 0): identity.seats 1/2: expected version 1, found no row"],
+        [],
+    ),
+}
+
+
+@pytest.fixture
+def workload(server: Server, expected: Capture) -> Iterator[psycopg.Connection[Any]]:
+    """A transaction in which all is there that the ledger says."""
+    with server.connect() as connection, connection.transaction(force_rollback=True):
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.execute(TRUTH)
+        yield connection
+
+
+@pytest.mark.parametrize(("statement", "lost", "unexpected"), JUDGED.values(), ids=list(JUDGED))
+def test_ledger(workload: psycopg.Connection[Any], statement: str, lost: list[str], unexpected: list[str]) -> None:
+    workload.execute(statement)
+    judged = judge(LEDGER, MARK, workload)
+    assert (list(judged.lost.examples), list(judged.unexpected.examples)) == (lost, unexpected)
+    assert (judged.lost.total, judged.unexpected.total) == (len(lost), len(unexpected))
+    assert judged.acknowledged == 3
+    assert judged.rows == 8
+    assert judged.recovered == (0 if "audit_log" in statement and "DROP" in statement else 1)
+
+
+def test_ledger_knows_requests_that_were_there_before(workload: psycopg.Connection[Any]) -> None:
+    workload.execute(f"INSERT INTO identity.audit_log (request_id) VALUES ('{request(77)}')")
+    assert request_ids(workload) == {request(number) for number in (1, 2, 3, 5, 77)}
+    assert judge(LEDGER, MARK, workload, seeded={request(77)}).unexpected.total == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (entry(10, Outcome.ACKNOWLEDGED, None), "no commit time"),
+        (entry(10, Outcome.ACKNOWLEDGED, -1, ("attempts", "a", 1)), "no primary key"),
+        (entry(10, Outcome.ACKNOWLEDGED, -1, ("parent", "1", 1)), 'column "version" does not exist'),
+        (entry(10, Outcome.ACKNOWLEDGED, -1, ("accounts", "no uuid", 1)), "invalid input syntax for type uuid"),
+    ],
+)
+def test_ledger_that_cannot_be_judged(workload: psycopg.Connection[Any], bad: Entry, message: str) -> None:
+    with pytest.raises(ProofError, match=message):
+        judge((*LEDGER, bad), MARK, workload)

@@ -51,8 +51,9 @@ class Entry:
     """One transaction, or what one undid by rolling back to a savepoint (``kind`` is then ``savepoint``).
 
     A transaction is there if and only if ``identity.audit_log`` has its ``request_id``. ``effects`` are the rows it
-    changed, in order; of a transaction that was rolled back, the rows it would have changed. Rows of tables without a
-    version (``identity.audit_log``, ``identity.login_attempts``) are only ever added and are no effects.
+    changed, in order; if it was rolled back, those it would have changed: where that was the plan, to a version that no
+    committed transaction leaves (``plan.DOOMED``). Rows of tables without a version (``identity.audit_log``,
+    ``identity.login_attempts``) are only ever added and are no effects.
     """
 
     request_id: str

@@ -22,7 +22,7 @@ LOCALES = ("en_US", "de_DE", "pl_PL", "el_GR", "ru_RU", "ar_SA", "he_IL", "hi_IN
 _PROVIDERS = ("person", "company", "job", "address", "phone_number", "lorem", "user_agent", "date_time")
 """Making a Faker with all of its providers would take three times as long."""
 
-_AWKWARD = (
+AWKWARD = (
     "",
     " ",
     "\\N",
@@ -87,7 +87,7 @@ def make_pools(seed: int) -> Pools:
     fake = Faker(list(LOCALES), providers=[f"faker.providers.{name}" for name in _PROVIDERS], use_weighting=False)
     fake.seed_instance(seed)
     rng = Random(f"{seed}/pools")  # noqa: S311 - reproducible, not secret
-    sentences = _AWKWARD + tuple(fake[locale].paragraph(nb_sentences=4) for locale in LOCALES for _ in range(6))
+    sentences = AWKWARD + tuple(fake[locale].paragraph(nb_sentences=4) for locale in LOCALES for _ in range(6))
     return Pools(
         people=_people(fake, rng),
         handles=tuple(_handle(rng) for _ in range(200)),

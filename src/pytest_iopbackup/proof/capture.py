@@ -147,7 +147,7 @@ def load(directory: Path) -> Capture:
         if content.pop("format") != FORMAT:
             raise ProofError(f"{path} has another format than {FORMAT}", hint="capture the state again")
         return _converter.structure({**content, "directory": str(directory)}, Capture)
-    except (OSError, ValueError, KeyError, AttributeError, cattrs.BaseValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, cattrs.BaseValidationError) as error:
         raise ProofError(f"no usable capture in {directory}: {error}", hint="capture the state again") from error
 
 

@@ -10,23 +10,28 @@ WITH rel AS (
 ),
 acl (class, object, sub, kind, name, items) AS (
     SELECT 'pg_class'::regclass, c.oid, 0, 'relation', c.oid::regclass::text, c.relacl
-    FROM pg_class AS c WHERE c.relpersistence <> 't' AND c.relnamespace <> 'information_schema'::regnamespace
+    FROM pg_class AS c
+    WHERE c.relacl IS NOT NULL AND c.relpersistence <> 't' AND c.relnamespace <> 'information_schema'::regnamespace
     UNION ALL
-    SELECT 'pg_class'::regclass, a.attrelid, a.attnum, 'column', format('%s.%I', a.attrelid::regclass, a.attname), a.attacl
-    FROM pg_attribute AS a WHERE NOT a.attisdropped
+    SELECT 'pg_class'::regclass, a.attrelid, a.attnum, 'column', format('%s.%I', a.attrelid::regclass, a.attname),
+           a.attacl
+    FROM pg_attribute AS a WHERE a.attacl IS NOT NULL AND NOT a.attisdropped
     UNION ALL
     SELECT 'pg_proc'::regclass, p.oid, 0, 'function', p.oid::regprocedure::text, p.proacl FROM pg_proc AS p
+    WHERE p.proacl IS NOT NULL -- before 3,000 names are made
     UNION ALL
     SELECT 'pg_namespace'::regclass, n.oid, 0, 'schema', quote_ident(n.nspname), n.nspacl FROM pg_namespace AS n
     UNION ALL
     SELECT 'pg_type'::regclass, t.oid, 0, 'type', format_type(t.oid, NULL), t.typacl FROM pg_type AS t
+    WHERE t.typacl IS NOT NULL
     UNION ALL
     SELECT 'pg_language'::regclass, l.oid, 0, 'language', quote_ident(l.lanname), l.lanacl FROM pg_language AS l
     UNION ALL
     SELECT 'pg_foreign_data_wrapper'::regclass, w.oid, 0, 'foreign-data wrapper', quote_ident(w.fdwname), w.fdwacl
     FROM pg_foreign_data_wrapper AS w
     UNION ALL
-    SELECT 'pg_foreign_server'::regclass, s.oid, 0, 'server', quote_ident(s.srvname), s.srvacl FROM pg_foreign_server AS s
+    SELECT 'pg_foreign_server'::regclass, s.oid, 0, 'server', quote_ident(s.srvname), s.srvacl
+    FROM pg_foreign_server AS s
     UNION ALL
     SELECT 'pg_database'::regclass, d.oid, 0, 'database', quote_ident(d.datname), d.datacl FROM pg_database AS d
     UNION ALL
@@ -53,8 +58,9 @@ SELECT CASE rel.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' W
            'options ' || rel.reloptions::text,
            CASE WHEN rel.relrowsecurity THEN 'row security' END,
            CASE WHEN rel.relforcerowsecurity THEN 'row security forced' END,
-           CASE rel.relreplident WHEN 'i' THEN 'replica identity index' WHEN 'f' THEN 'replica identity full'
-                                 WHEN 'n' THEN CASE WHEN rel.relkind IN ('r', 'p') THEN 'replica identity nothing' END END,
+           CASE WHEN rel.relreplident = 'i' THEN 'replica identity index'
+                WHEN rel.relreplident = 'f' THEN 'replica identity full'
+                WHEN rel.relreplident = 'n' AND rel.relkind IN ('r', 'p') THEN 'replica identity nothing' END,
            CASE WHEN NOT rel.relispopulated THEN 'without data' END,
            (SELECT format('server %I, options %s', s.srvname, f.ftoptions)
             FROM pg_foreign_table AS f JOIN pg_foreign_server AS s ON s.oid = f.ftserver WHERE f.ftrelid = rel.oid),
@@ -83,7 +89,7 @@ WHERE a.attnum > 0 AND NOT a.attisdropped AND rel.relkind IN ('r', 'p', 'f', 'c'
 
 UNION ALL
 SELECT 'constraint',
-       format('%s.%I', CASE WHEN c.conrelid <> 0 THEN c.conrelid::regclass::text ELSE format_type(c.contypid, NULL) END, c.conname),
+       format('%s.%I', coalesce(nullif(c.conrelid, 0)::regclass::text, format_type(c.contypid, NULL)), c.conname),
        pg_get_constraintdef(c.oid)
 FROM pg_constraint AS c
 WHERE c.oid >= 16384 AND (c.conrelid IN (SELECT rel.oid FROM rel) OR c.contypid <> 0)
@@ -103,8 +109,9 @@ FROM pg_index AS i JOIN rel ON rel.oid = i.indexrelid
 UNION ALL
 SELECT 'sequence', rel.name,
        concat_ws(' ',
-           format_type(s.seqtypid, NULL), 'start', s.seqstart, 'increment', s.seqincrement, 'from', s.seqmin, 'to', s.seqmax,
-           'cache', s.seqcache, CASE WHEN s.seqcycle THEN 'cycle' END, CASE rel.relpersistence WHEN 'u' THEN 'unlogged' END,
+           format_type(s.seqtypid, NULL), 'start', s.seqstart, 'increment', s.seqincrement,
+           'from', s.seqmin, 'to', s.seqmax, 'cache', s.seqcache, CASE WHEN s.seqcycle THEN 'cycle' END,
+           CASE rel.relpersistence WHEN 'u' THEN 'unlogged' END,
            'owner ' || rel.owner,
            (SELECT format('owned by %s.%I', d.refobjid::regclass, a.attname)
             FROM pg_depend AS d JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
@@ -112,7 +119,8 @@ SELECT 'sequence', rel.name,
 FROM pg_sequence AS s JOIN rel ON rel.oid = s.seqrelid
 
 UNION ALL
-SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END, p.oid::regprocedure::text,
+SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
+       p.oid::regprocedure::text,
        concat_ws(', ',
            'owner ' || pg_get_userbyid(p.proowner),
            CASE WHEN p.prokind = 'a'
@@ -123,12 +131,14 @@ WHERE p.oid >= 16384 AND n.nspname !~ '^pg_temp_'
 
 UNION ALL
 -- Triggers behind foreign keys are told by their constraint, unless somebody switched them off.
-SELECT 'trigger', format('%s.%I', rel.name, t.tgname), concat_ws(', ', pg_get_triggerdef(t.oid), 'enabled ' || t.tgenabled::text)
+SELECT 'trigger', format('%s.%I', rel.name, t.tgname),
+       concat_ws(', ', pg_get_triggerdef(t.oid), 'enabled ' || t.tgenabled::text)
 FROM pg_trigger AS t JOIN rel ON rel.oid = t.tgrelid
 WHERE NOT t.tgisinternal OR t.tgenabled <> 'O'
 
 UNION ALL
-SELECT 'rule', format('%s.%I', rel.name, r.rulename), concat_ws(', ', pg_get_ruledef(r.oid), 'enabled ' || r.ev_enabled::text)
+SELECT 'rule', format('%s.%I', rel.name, r.rulename),
+       concat_ws(', ', pg_get_ruledef(r.oid), 'enabled ' || r.ev_enabled::text)
 FROM pg_rewrite AS r JOIN rel ON rel.oid = r.ev_class
 WHERE r.rulename <> '_RETURN'
 
@@ -146,14 +156,16 @@ UNION ALL
 SELECT CASE t.typtype WHEN 'd' THEN 'domain' WHEN 'e' THEN 'enum' ELSE 'type' END, format_type(t.oid, NULL),
        concat_ws(', ',
            'owner ' || pg_get_userbyid(t.typowner),
-           (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder) FROM pg_enum AS e WHERE e.enumtypid = t.oid),
+           (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder)
+            FROM pg_enum AS e WHERE e.enumtypid = t.oid),
            CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END,
            CASE WHEN t.typnotnull THEN 'not null' END,
            'default ' || t.typdefault,
            'collate ' || nullif(t.typcollation, 0)::regcollation,
            (SELECT 'range over ' || (to_jsonb(r) - 'rngtypid')::text FROM pg_range AS r WHERE r.rngtypid = t.oid),
-           CASE WHEN t.typtype = 'b' THEN format('input %s, output %s, receive %s, send %s, length %s, alignment %s, storage %s',
-               t.typinput, t.typoutput, t.typreceive, t.typsend, t.typlen, t.typalign, t.typstorage) END)
+           CASE WHEN t.typtype = 'b'
+                THEN format('input %s, output %s, receive %s, send %s, length %s, alignment %s, storage %s',
+                            t.typinput, t.typoutput, t.typreceive, t.typsend, t.typlen, t.typalign, t.typstorage) END)
 FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace
 WHERE t.oid >= 16384 AND n.nspname !~ '^pg_(toast|temp_)' AND t.typtype <> 'm'
   AND (t.typrelid = 0 OR t.typrelid IN (SELECT rel.oid FROM rel WHERE rel.relkind = 'c'))
@@ -166,7 +178,8 @@ FROM pg_ts_config_map AS m WHERE m.mapcfg >= 16384 GROUP BY m.mapcfg
 
 UNION ALL
 SELECT 'extension', quote_ident(e.extname),
-       format('version %s in schema %s, owner %s', e.extversion, e.extnamespace::regnamespace, pg_get_userbyid(e.extowner))
+       format('version %s in schema %s, owner %s',
+              e.extversion, e.extnamespace::regnamespace, pg_get_userbyid(e.extowner))
 FROM pg_extension AS e
 
 UNION ALL
@@ -194,9 +207,12 @@ SELECT 'settings',
 FROM pg_db_role_setting AS s
 
 UNION ALL
-SELECT 'grant', format('on %s %s to %s', acl.kind, acl.name, CASE WHEN g.grantee = 0 THEN 'public' ELSE g.grantee::regrole::text END),
-       string_agg(format('%s%s by %s', g.privilege_type, CASE WHEN g.is_grantable THEN ' with grant option' END, g.grantor::regrole),
-                  ', ' ORDER BY g.privilege_type, g.grantor::regrole::text)
+SELECT 'grant',
+       format('on %s %s to %s', acl.kind, acl.name, coalesce(nullif(g.grantee, 0)::regrole::text, 'public')),
+       string_agg(
+           format('%s%s by %s', g.privilege_type, CASE WHEN g.is_grantable THEN ' with grant option' END,
+                  g.grantor::regrole),
+           ', ' ORDER BY g.privilege_type, g.grantor::regrole::text)
 FROM acl
 LEFT JOIN pg_init_privs AS i ON i.classoid = acl.class AND i.objoid = acl.object AND i.objsubid = acl.sub
 CROSS JOIN LATERAL aclexplode(acl.items) AS g
@@ -218,7 +234,9 @@ SELECT 'security label', format('%s on %s %s', l.provider, l.objtype, l.objname)
 UNION ALL
 SELECT 'database', quote_ident(d.datname),
        concat_ws(', ', 'owner ' || pg_get_userbyid(d.datdba),
-           (to_jsonb(d) - '{oid,datname,datdba,datfrozenxid,datminmxid,datlastsysoid,dattablespace,datacl,dathasloginevt}'::text[])::text,
+           -- without what changes by itself, or is told elsewhere
+           (to_jsonb(d) - '{oid,datname,datdba,datfrozenxid,datminmxid,datlastsysoid}'::text[]
+                        - '{dattablespace,datacl,dathasloginevt}'::text[])::text,
            (SELECT 'tablespace ' || s.spcname FROM pg_tablespace AS s WHERE s.oid = d.dattablespace))
 FROM pg_database AS d
 

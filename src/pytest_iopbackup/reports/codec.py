@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -19,16 +19,11 @@ def _converter() -> Converter:
     return make_converter()
 
 
-def to_data(record: object) -> Any:
-    """Return a record as what JSON can hold; times are ISO 8601 in UTC."""
-    return _converter().unstructure(record)
-
-
-def from_data(data: Any, kind: type[T]) -> T:
-    """Return the record that :func:`to_data` gave. Raises what cattrs raises where data does not fit."""
-    return _converter().structure(data, kind)
-
-
 def to_json(record: object) -> str:
-    """Return a record as indented JSON."""
-    return json.dumps(to_data(record), indent=2, ensure_ascii=False) + "\n"
+    """Return a record as indented JSON; times are ISO 8601 in UTC."""
+    return json.dumps(_converter().unstructure(record), indent=2, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str, kind: type[T]) -> T:
+    """Return the record that :func:`to_json` wrote. Raises what cattrs raises where the text does not fit."""
+    return _converter().structure(json.loads(text), kind)

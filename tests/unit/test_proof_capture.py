@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pytest_iopbackup.errors import ProofError
+from pytest_iopbackup.proof.capture import FORMAT, load
+
+WHOLE = {
+    "format": FORMAT,
+    "method": {"algorithm": "a", "server": 15, "probe": "00"},
+    "tables": [{"table": "s.t", "key": ["id"], "rows": 2, "digest": "0f", "as_text": []}],
+    "skipped": {},
+    "objects": [{"kind": "view", "name": "v", "definition": "d"}],
+    "sequences": [{"name": "s", "last_value": 1, "is_called": True, "log_cnt": 32, "increment": 1}],
+    "behind": {},
+}
+
+
+def write(directory: Path, content: object) -> Path:
+    (directory / "capture.json").write_text(json.dumps(content))
+    return directory
+
+
+def test_load_knows_where_it_is_now(tmp_path: Path) -> None:
+    found = load(write(tmp_path, WHOLE))
+    assert found.directory == tmp_path
+    assert (found.rows, found.algorithm) == (2, "a on PostgreSQL 15")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {},
+        {**WHOLE, "format": FORMAT + 1},
+        {**WHOLE, "extra": 1},
+        {key: value for key, value in WHOLE.items() if key != "tables"},
+        {**WHOLE, "tables": [{"table": "s.t"}]},
+        {**WHOLE, "sequences": 7},
+    ],
+)
+def test_load_refuses_what_it_does_not_know(tmp_path: Path, content: object) -> None:
+    with pytest.raises(ProofError, match=str(tmp_path)):
+        load(write(tmp_path, content))
+
+
+def test_load_refuses_half_a_file(tmp_path: Path) -> None:
+    (tmp_path / "capture.json").write_text(json.dumps(WHOLE)[:-20])
+    with pytest.raises(ProofError, match="no usable capture"):
+        load(tmp_path)
+
+
+def test_rows_that_were_not_kept_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ProofError, match=r"captured rows of s\.t cannot be read"):
+        list(load(write(tmp_path, WHOLE)).lines("s.t"))
