@@ -73,11 +73,7 @@ idle() { # SECONDS
     read -r -t "$1" -u "$wake" || true
 }
 
-run_is_alive() { # also while a process that the script left behind is; the group exists once setsid has run
-    kill -0 "$child" 2>/dev/null || kill -0 -- "-$child" 2>/dev/null
-}
-
-signal_run() { # SIGNAL
+signal_run() { # SIGNAL: to all processes of the run, or to the one that is about to lead them
     kill "-$1" -- "-$child" 2>/dev/null || kill "-$1" "$child" 2>/dev/null || true
 }
 
@@ -86,14 +82,12 @@ stop_run() {
     log "stopping: SIGTERM to the run in progress"
     signal_run TERM
     deadline=$((now + stop_timeout * 1000000))
-    while run_is_alive && ((now < deadline)); do
+    while kill -0 "$child" 2>/dev/null && ((now < deadline)); do
         idle 0.05
         look_at_clock
     done
-    if run_is_alive; then
-        log "the run did not end within $stop_timeout s: SIGKILL" >&2
-        signal_run KILL
-    fi
+    if kill -0 "$child" 2>/dev/null; then log "no end within $stop_timeout s: SIGKILL" >&2; fi
+    signal_run KILL # also to what the script has left behind
 }
 
 run() { # SCRIPT [ARG…]

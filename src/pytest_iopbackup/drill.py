@@ -77,20 +77,19 @@ class Drill:
         return facts
 
     def write(self, transactions: int, clients: int = 4) -> WriteFacts:
-        """Let the workload commit ``transactions``, and keep them in the ledger."""
+        """Let the workload commit ``transactions``, and keep them in the ledger; clients that lose the server stop."""
         if not self._writes:
             with self.stack.connect() as connection:
                 self._seeded = request_ids(connection)
-        before = len(self.ledger.entries())
         self._writes += 1
         spec = WorkloadSpec(seed=self.seed, number=self._writes, transactions=transactions, clients=clients)
-        run_workload(self.stack.connect, spec, self.ledger, self.progress)
-        outcomes = [entry.outcome for entry in self.ledger.entries()[before:]]
+        stats = run_workload(self.stack.connect, spec, self.ledger, self.progress)
         return WriteFacts(
             clients=clients,
-            acknowledged=outcomes.count(Outcome.ACKNOWLEDGED),
-            rolled_back=outcomes.count(Outcome.ROLLED_BACK),
-            indeterminate=outcomes.count(Outcome.INDETERMINATE),
+            acknowledged=stats.acknowledged,
+            rolled_back=stats.rolled_back,
+            indeterminate=stats.indeterminate,
+            not_attempted=stats.not_attempted,
         )
 
     def mark(self, name: str) -> MarkFacts:

@@ -56,6 +56,8 @@ class WriteFacts:
     rolled_back: int
     indeterminate: int
     """The connection was lost inside COMMIT: may be there, need not be."""
+    not_attempted: int = 0
+    """Left over when every client had lost its connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

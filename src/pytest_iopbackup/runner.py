@@ -141,7 +141,10 @@ def _backup(drill: Drill, action: model.Backup) -> dict[str, Any]:
 
 
 def _write(drill: Drill, action: model.Write) -> dict[str, Any]:
-    return {"write": drill.write(action.transactions, action.clients)}
+    facts = drill.write(action.transactions, action.clients)
+    if facts.not_attempted:
+        raise IopError(f"the clients lost the server: {facts.not_attempted} transactions were not attempted")
+    return {"write": facts}
 
 
 def _mark(drill: Drill, action: model.Mark) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pytest_iopbackup.proof.capture import Capture, capture, load
 from pytest_iopbackup.proof.compare import Comparison, compare
 from pytest_iopbackup.proof.judge import judge, request_ids
 from pytest_iopbackup.proof.sequences import sequence_states
+from pytest_iopbackup.proof.session import PINNED
 from pytest_iopbackup.proof.verdict import describe, verdict
 from pytest_iopbackup.record import ProofFacts, Verdict
 from pytest_iopbackup.stack.binaries import find_binaries
@@ -76,6 +77,13 @@ CREATE TABLE identity.events (id bigint, day date, note text, PRIMARY KEY (id, d
 CREATE TABLE identity.events_1 PARTITION OF identity.events FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
 CREATE TABLE identity.events_rest PARTITION OF identity.events DEFAULT;
 INSERT INTO identity.events SELECT n, DATE '2026-01-25' + n, 'event' FROM generate_series(1, 20) AS n;
+
+CREATE TABLE identity.texts (
+    at timestamptz, day date, span interval, raw bytea, price money, ratio float8, name text, note text,
+    PRIMARY KEY (at, day, span, raw, price, ratio, name)
+);
+INSERT INTO identity.texts
+VALUES ('2026-01-31 00:00+00', '2026-01-31', '1 day 02:00', '\\x00ff', 1000, 0.1::float8 + 0.2::float8, 'Zoë€', 'same');
 
 CREATE TABLE identity.narrow (a integer, b integer, PRIMARY KEY (a, b));
 INSERT INTO identity.narrow SELECT n, n FROM generate_series(1, 5000) AS n;
@@ -274,9 +282,10 @@ def test_unchanged_is_green(after: Callable[..., Comparison], expected: Capture)
     assert {table.table for table in found.tables} == {
         "identity.accounts", "identity.attempts", "identity.audit_log", "identity.blind", "identity.child",
         "identity.events_1", "identity.events_rest", "identity.membership", "identity.narrow", 'identity."No Columns"',
-        "identity.parent", "identity.seats", "identity.totals", "identity.users", "pg_catalog.pg_largeobject",
-        "pg_catalog.pg_largeobject_metadata",
+        "identity.parent", "identity.seats", "identity.texts", "identity.totals", "identity.users",
+        "pg_catalog.pg_largeobject", "pg_catalog.pg_largeobject_metadata",
     }  # fmt: skip
+    assert facts(found).rows == 5261
     assert found.sequences == 5
     assert set(found.skipped) == {"identity.cache", "identity.remote", "identity.later"}
 
@@ -307,6 +316,10 @@ ROWS = {
     "one of two duplicates gone": (
         "DELETE FROM identity.attempts WHERE ctid = '(0,1)'",
         'identity.attempts: 1 row missing\n    ("2026-01-01 00:00:00+00",a)',
+    ),
+    "a pair of duplicates changed alike": (
+        "UPDATE identity.attempts SET name = 'z' WHERE name = 'a'",
+        'identity.attempts: 2 rows missing\n    ("2026-01-01 00:00:00+00",a)\n    ("2026-01-01 00:00:00+00",a)',
     ),
     "row that needs quoting gone": (
         "DELETE FROM identity.attempts WHERE at IS NULL",
@@ -533,6 +546,21 @@ def test_sequences_are_named(after: Callable[..., Comparison], statement: str, n
     assert named in words(after(statement))
 
 
+OTHER_SETTINGS = (
+    "SET TimeZone = 'Asia/Tokyo'",
+    "SET DateStyle = 'German'",
+    "SET IntervalStyle = 'iso_8601'",
+    "SET bytea_output = 'escape'",
+    "SET extra_float_digits = -5",
+    "SET client_encoding = 'LATIN1'",
+    "SET lc_monetary = 'C.UTF-8'",
+    "SET search_path = identity",
+    "SET quote_all_identifiers = on",
+    "SET standard_conforming_strings = off",
+    "SET enable_seqscan = off",
+    "SET statement_timeout = '1min'",
+)
+
 UNCHANGED = {
     "rewritten": ("VACUUM FULL",),
     "frozen": ("VACUUM FREEZE",),
@@ -544,18 +572,7 @@ UNCHANGED = {
         "UPDATE identity.attempts SET name = name WHERE ctid = '(0,1)'",
     ),
     "fast default written out": ("UPDATE identity.users SET since = since",),
-    "other settings": (
-        "SET TimeZone = 'Asia/Tokyo'",
-        "SET DateStyle = 'German'",
-        "SET IntervalStyle = 'iso_8601'",
-        "SET bytea_output = 'escape'",
-        "SET extra_float_digits = -5",
-        "SET client_encoding = 'LATIN1'",
-        "SET search_path = identity",
-        "SET quote_all_identifiers = on",
-        "SET enable_seqscan = off",
-        "SET statement_timeout = '1min'",
-    ),
+    "other settings": OTHER_SETTINGS,
 }
 
 
@@ -568,6 +585,13 @@ def test_what_is_no_change_stays_green(server: Server, expected: Capture, statem
         found = compare(expected, connection)
         assert verdict(facts(found)) == (Verdict.PASSED, None), describe(facts(found))
         assert connection.execute("SELECT name, setting FROM pg_settings ORDER BY name").fetchall() == before
+
+
+def test_keys_do_not_follow_settings(after: Callable[..., Comparison]) -> None:
+    text = words(after(*OTHER_SETTINGS, "UPDATE identity.texts SET note = 'other'"))
+    assert "identity.texts: 1 row changed\n" in text
+    assert "at=2026-01-31 00:00:00+00, day=2026-01-31, span=1 day 02:00:00, raw=\\x00ff, price=" in text
+    assert "ratio=0.30000000000000004, name=Zoë€" in text
 
 
 def test_digest_comes_from_the_heap(server: Server, expected: Capture) -> None:
@@ -686,6 +710,24 @@ def test_damaged_page_is_a_finding(scratch: psycopg.Connection[Any], server: Ser
     assert "public.t: 10 rows expected, 0 found, digests differ" in text
     assert "table public.t: expected readable, found invalid page in block 0" in text
     assert [table.table for table in found.tables if table.equal][-1] == "public.u"
+
+
+def test_reading_needs_no_superuser(after: Callable[..., Comparison]) -> None:
+    found = after("CREATE ROLE reader BYPASSRLS; GRANT pg_read_all_data TO reader; SET LOCAL ROLE reader")
+    assert all(table.equal for table in found.tables)
+    assert [finding.name for finding in found.findings] == ["reader in pg_read_all_data, by postgres", "reader"]
+    with pytest.raises(ProofError, match="would be affected by row-level security"):
+        after("CREATE ROLE reader; GRANT pg_read_all_data TO reader; SET LOCAL ROLE reader")
+
+
+def test_a_lock_is_not_waited_for_without_end(
+    expected: Capture, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PINNED, "lock_timeout", "50ms")
+    with server.connect() as connection, server.connect() as other, other.transaction(force_rollback=True):
+        other.execute("LOCK TABLE identity.users IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(ProofError, match="could not be read: canceling statement due to lock timeout"):
+            compare(expected, connection)
 
 
 def test_what_cannot_be_compared_is_an_error(expected: Capture, server: Server, tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def read_document(path: Path) -> Document:
         mark = error.problem_mark or error.context_mark
         line = mark.line if mark else 0
         lines = [*text.splitlines(), ""]
-        hint = "YAML is indented with spaces; this line holds a tab" if "\t" in lines[min(line, len(lines) - 1)] else None
+        tab = "\t" in lines[min(line, len(lines) - 1)]
+        hint = "YAML is indented with spaces; this line holds a tab" if tab else None
         raise ScenarioError(f"{path}:{line + 1}: {error.problem or error.context}", hint=hint) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
