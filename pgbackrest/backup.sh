@@ -54,15 +54,21 @@ before=$(list_backups) || fail 4 "the backups of the stanza $PGBACKREST_STANZA c
 [[ -n $type ]] || decide "$before"
 printf 'backup.sh: %s backup of the stanza %s: %s\n' "$type" "$PGBACKREST_STANZA" "$reason"
 
-# In the background, so that a signal is passed on at once; wait returns early on a signal, hence the loop.
-pgbackrest --type="$type" backup &
-child=$!
-trap 'kill -TERM "$child" 2>/dev/null || true' TERM INT
-code=0
-while
-    wait "$child" && code=0 || code=$?
-    kill -0 "$child" 2>/dev/null
-do :; done
+# In the background: a signal for this script alone must reach pgBackRest. The worker signals both, and a second SIGTERM
+# would cut pgBackRest's clean-up short, so it is passed on only if pgBackRest is still there a second later. A wait that
+# a signal interrupts may lose the exit code, hence the loop; read is its pause, as nothing ever writes to that pipe.
+exec {pause}<> <(:)
+pgbackrest --type="$type" backup {pause}>&- &
+child=$! code=0 stop_at=0
+trap 'stop_at=$((SECONDS + 2))' TERM INT
+while kill -0 "$child" 2>/dev/null; do
+    if ((stop_at && SECONDS >= stop_at)); then
+        kill -TERM "$child" 2>/dev/null || true
+        stop_at=0
+    fi
+    read -r -t 0.1 -u "$pause" || true
+done
+wait "$child" || code=$?
 if ((code)); then
     printf 'ERROR: backup.sh: pgbackrest backup ended with exit code %d\n' "$code" >&2
     exit "$code"

@@ -49,7 +49,6 @@ class Active:
             self._session = Session(options, self._run.rpartition("-")[2], worker.get("workerid", "main"))
         except IopError as error:
             raise pytest.UsageError(str(error)) from None
-        config.addinivalue_line("markers", "iop_dataset(users, seed): what iop_stack is seeded with")
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _interrupt)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,13 @@ def nothing(_done: int, _total: int) -> None:
     """Take progress and show none."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Marked:
+    point: Mark
+    given_up: frozenset[str]
+    """Requests committed before the mark that earlier restores had given up."""
+
+
 class Drill:
     """Backup, write, mark, mistake, lose, restore, prove: on a running stack.
 
@@ -59,7 +66,7 @@ class Drill:
         """Whether what ran on it did not pass: ``--iop-keep=failed`` then leaves the stack's directory."""
         self.kept: Path | None = None
         self._evidence = evidence
-        self._marks: dict[str, Mark] = {}
+        self._marks: dict[str, _Marked] = {}
         self._backups: dict[str, BackupFacts] = {}
         self._seeded: frozenset[str] = frozenset()
         self._given_up: set[str] = set()
@@ -99,7 +106,7 @@ class Drill:
                 f"mark {name!r} was taken before", hint="a restore point's first use wins; choose another name"
             )
         mark = take_mark(self.stack, name, self._evidence / f"mark-{name}", self.limits, self.progress)
-        self._marks[name] = mark
+        self._marks[name] = _Marked(mark, frozenset(self._given_up))
         return mark.facts
 
     def mistake(self, statement: str) -> MistakeFacts:
@@ -125,17 +132,18 @@ class Drill:
         """
         target = self._target(mark, by, value, backup)
         facts = restore.restore(self.stack, target, self.limits, files=self.progress, replay=self.progress)
-        self._give_up(target, facts, self._marks[mark].facts.time if mark else None)
+        self._give_up(target, facts, self._marks[mark].point.facts.time if mark else None)
         return facts
 
     def prove(self, mark: str) -> ProofFacts:
         """Compare the database with a mark and with the ledger; returns what was found, good or bad."""
-        expected = _known("mark", mark, self._marks)
+        marked = _known("mark", mark, self._marks)
+        expected = marked.point
         with self.stack.connect(autocommit=False) as connection:
             found = compare(expected.capture, connection, self.progress)
             judgement = None
             if self._writes:
-                judgement = judge(self._entries(), expected.facts.time, connection, seeded=self._seeded)
+                judgement = judge(self._entries(marked), expected.facts.time, connection, seeded=self._seeded)
         return ProofFacts(
             mark=mark,
             algorithm=expected.capture.method.algorithm,
@@ -167,10 +175,10 @@ class Drill:
             raise IopError(f"the stack's own checks are not green: {status.describe()}")
         return status.checks
 
-    def _entries(self) -> tuple[Entry, ...]:
-        """Return the ledger, with what an earlier restore gave up as rolled back: it must never come back."""
+    def _entries(self, marked: _Marked) -> tuple[Entry, ...]:
+        """Return the ledger; what a restore before the mark gave up counts as rolled back: it must never come back."""
         return tuple(
-            replace(entry, outcome=Outcome.ROLLED_BACK) if entry.request_id in self._given_up else entry
+            replace(entry, outcome=Outcome.ROLLED_BACK) if entry.request_id in marked.given_up else entry
             for entry in self.ledger.entries()
         )
 
@@ -203,7 +211,7 @@ class Drill:
                 raise UsageError(
                     f"cannot restore by {by!r}", hint=suggest(by, [kind.value for kind in targets.By])
                 ) from None
-        point = _known("mark", mark, self._marks).facts
+        point = _known("mark", mark, self._marks).point.facts
         values = {"time": targets.format_time(point.time), "lsn": point.lsn, "xid": str(point.xid), "name": point.name}
         if by == "default":
             by = "name"

@@ -52,6 +52,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Select the scenarios, and find out before anything runs whether they can."""
+    config.addinivalue_line("markers", "iop_dataset(users=2000, seed=42): what iop_stack is seeded with")
     options = read_options(config)
     if options.scenarios and not config.getoption("iop_list"):
         activate(config).select_scenarios()

@@ -136,10 +136,10 @@ class System:
         }
 
     def program(self, name: str, text: str) -> str:
-        """Put a shell script in front of the program of that name; return the PATH that finds it."""
+        """Put a shell script in front of the program of that name, ``$real``; return the PATH that finds it."""
         directory = self.root / f"bin-{uuid4().hex[:8]}"
         directory.mkdir()
-        (directory / name).write_text(f"#!/bin/bash\n{text}\n")
+        (directory / name).write_text(f"#!/bin/bash\nreal={shutil.which(name)}\n{text}\n")
         (directory / name).chmod(0o755)
         directory.chmod(0o755)
         return f"{directory}:{self.environment['PATH']}"

@@ -91,7 +91,7 @@ def test_a_second_backup_is_refused_at_once(stack: System) -> None:
 
 
 def test_the_lock_outlives_a_killed_script(stack: System) -> None:
-    path = stack.program("pgbackrest", '[[ $* == *backup* ]] && exec sleep 600\nexec /usr/bin/pgbackrest "$@"')
+    path = stack.program("pgbackrest", '[[ $* == *backup* ]] && exec sleep 600\nexec "$real" "$@"')
     with stack.started(stack.scripts / "backup.sh", PATH=path) as (process, mark):
         wait_for(lambda: any(b"600" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in marked(mark)))
         process.kill()
@@ -121,7 +121,7 @@ def test_wrong_arguments_are_refused(stack: System) -> None:
 
 
 def test_success_without_a_backup_is_a_failure(stack: System) -> None:
-    path = stack.program("pgbackrest", '[[ $* == *backup* ]] && exit 0\nexec /usr/bin/pgbackrest "$@"')
+    path = stack.program("pgbackrest", '[[ $* == *backup* ]] && exit 0\nexec "$real" "$@"')
     failed = stack.run(stack.scripts / "backup.sh", PATH=path)
     assert failed.returncode == 5
     assert "lists no new backup" in failed.stderr
@@ -354,7 +354,7 @@ def test_a_hanging_psql_is_cut_off(stack: System) -> None:
 
 
 def test_a_hanging_pgbackrest_check_is_cut_off_and_hides_nothing(stack: System) -> None:
-    path = stack.program("pgbackrest", '[[ $* == *check* ]] && sleep 7303\nexec /usr/bin/pgbackrest "$@"')
+    path = stack.program("pgbackrest", '[[ $* == *check* ]] && sleep 7303\nexec "$real" "$@"')
     started = time.monotonic()
     code, checks = stack.check(PATH=path, IOP_ARCHIVE_CHECK_TIMEOUT="1")
     assert time.monotonic() - started < 4
@@ -490,7 +490,7 @@ def test_a_restarted_worker_runs_only_if_it_has_to(stack: System, text: str, sto
 
 def test_a_stopped_check_leaves_no_probe_behind(stack: System) -> None:
     job(stack, "")
-    path = stack.program("pgbackrest", '[[ $* == *check* ]] && sleep 600\nexec /usr/bin/pgbackrest "$@"')
+    path = stack.program("pgbackrest", '[[ $* == *check* ]] && sleep 600\nexec "$real" "$@"')
     with stack.started(stack.scripts / "worker.sh", "job", stack.scripts / "check.sh", PATH=path) as (process, mark):
         wait_for(lambda: any(b"600" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in marked(mark)))
         end(process, mark, within=2)
@@ -499,7 +499,7 @@ def test_a_stopped_check_leaves_no_probe_behind(stack: System) -> None:
 def test_a_stopped_backup_ends_with_pgbackrests_code(stack: System) -> None:
     job(stack, "")
     with stack.started(stack.scripts / "worker.sh", "job", stack.scripts / "backup.sh") as (process, mark):
-        running = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgBackRest%'"
+        running = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgBackRest [backup]%'"
         wait_for(lambda: stack.sql(running) != "0")
         end(process, mark, within=5)
     assert recorded(stack)["last"]["exit_code"] == 63

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from pytest_iopbackup.errors import DeadlineError
 from pytest_iopbackup.limits import Limits, wait_until
 

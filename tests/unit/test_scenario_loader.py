@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pytest_iopbackup import resources
 from pytest_iopbackup.errors import IopError, ScenarioError, UsageError
 from pytest_iopbackup.scenario import model
@@ -129,7 +130,9 @@ def test_no_text_whatever_ends_in_anything_but_a_scenario_or_its_error(
 
 @given(
     st.lists(st.sampled_from(["backup", "write", "mark", "restore", "expect", "check", "lose", "mistake"]), max_size=4),
-    st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)
+    ),
 )
 def test_no_argument_of_a_verb_crashes_the_loader(
     tmp_path_factory: pytest.TempPathFactory, verbs: list[str], argument: object
@@ -152,7 +155,11 @@ def test_names_tags_paths_and_all_select_each_file_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("word", "words"),
-    [("pitrr", "did you mean 'pitr'?"), ("tag:pirt", "did you mean 'pitr'?"), ("no/such.yaml", "there is no such file")],
+    [
+        ("pitrr", "did you mean 'pitr'?"),
+        ("tag:pirt", "did you mean 'pitr'?"),
+        ("no/such.yaml", "there is no such file"),
+    ],
 )
 def test_a_selection_that_means_nothing_is_refused_with_the_nearest(tmp_path: Path, word: str, words: str) -> None:
     with pytest.raises(UsageError) as caught:

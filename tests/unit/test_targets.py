@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pytest_iopbackup.cluster.lsn import parse_lsn, segment_end, segment_timeline
 from pytest_iopbackup.cluster.targets import By, Target, choose_set, format_time, parse_time, validate
 from pytest_iopbackup.errors import TargetError

@@ -16,7 +16,7 @@ _STAMP = r"(?P<at>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) UTC \[\d+\][^:]* LOG:\s
 _REDO_DONE = re.compile(_STAMP + r"redo done at (?P<lsn>\S+)", re.MULTILINE)
 _STOPPING = re.compile(r"LOG:\s+(recovery stopping .*)")
 _LAST_TRANSACTION = re.compile(r"LOG:\s+last completed transaction was at log time (\S+ \S+)")
-_TROUBLE = re.compile(r"(?:FATAL|PANIC):\s+(?!the database system is )(.*)")
+_TROUBLE = re.compile(r"(?:FATAL|PANIC):  (?!the database system is )(.*)")
 _FETCHED = re.compile(r'LOG:\s+restored log file "[0-9A-F]{24}" from archive')
 _WRITING_TIMELINE = """
     SELECT pg_current_xact_id(), ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"""
