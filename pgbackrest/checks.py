@@ -28,7 +28,10 @@ def repository() -> Findings:
     yield from said(answer)
     if answer.returncode:
         return
-    yield from judge_info(stanza_in(answer.stdout, STANZA))
+    stanza = stanza_in(answer.stdout, STANZA)
+    yield from judge_info(stanza)
+    if any(repo["status"]["code"] not in {0, 2} for repo in stanza["repo"]):
+        return
     options = options_in(ask("pgbackrest", "help", "backup").stdout)
     path = options.get("repo-path", "/var/lib/pgbackrest")
     if options.get("repo-type", "posix") in {"posix", "cifs"} and path != "<multi>":
@@ -50,7 +53,7 @@ def judge_info(stanza: Mapping[str, Any]) -> Findings:
     newest = max(stanza["backup"], key=lambda backup: backup["timestamp"]["stop"], default={"label": "none"})
     damage = f"backup {newest['label']} found pages with wrong checksums"
     yield from broken((not newest.get("error"), "critical", damage, "the database is damaged: pgbackrest info --set"))
-    yield f"{len(stanza['backup'])} backups, newest: {newest['label']}"
+    yield f"backups: {len(stanza['backup'])}, newest: {newest['label']}"
 
 
 def postgresql() -> Findings:

@@ -79,18 +79,17 @@ class Run:
         self._reader.start()
 
     def _read(self, descriptor: int) -> None:
-        with open(descriptor, "rb", buffering=0, closefd=True) as pipe:  # noqa: PTH123 - a descriptor has no path
-            while True:
-                try:
-                    block = pipe.read(4096)
-                except OSError:  # a terminal that nobody writes to any more
-                    block = b""
-                with self._changed:
-                    self._output += block.decode(errors="replace")
-                    self._over = not block
-                    self._changed.notify_all()
-                if not block:
-                    return
+        block = b"\n"
+        while block:
+            try:
+                block = os.read(descriptor, 4096)
+            except OSError:  # a terminal that nobody writes to any more
+                block = b""
+            with self._changed:
+                self._output += block.decode(errors="replace")
+                self._over = not block
+                self._changed.notify_all()
+        os.close(descriptor)
 
     @property
     def output(self) -> str:

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pytest_iopbackup.drill import Drill, nothing
-from pytest_iopbackup.errors import IopError
+from pytest_iopbackup.errors import IopError, UsageError
 from pytest_iopbackup.items import ScenarioFile, ScenarioItem
 from pytest_iopbackup.listing import registry_of
 from pytest_iopbackup.options import Options
@@ -42,7 +42,8 @@ class Active:
         self._is_worker = bool(worker)
         self._started = datetime.now(timezone.utc)
         self._run: str = worker.get("iop_run") or f"{self._started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-        self._report: Path | None = None
+        self._ending = ""
+        self._sigterm: Any = None
         self._selected: list[Path] = []
         self._records: list[ScenarioRecord] = []
         try:
@@ -50,16 +51,16 @@ class Active:
         except IopError as error:
             raise pytest.UsageError(str(error)) from None
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _interrupt)
+            self._sigterm = signal.signal(signal.SIGTERM, _interrupt)
 
     def select_scenarios(self) -> None:
         """Find the scenarios asked for, and whether they can run here; raises pytest.UsageError."""
         config = self._config
         try:
             folders = registry_of(config).scenario_folders
-            self._selected = select(self._options.scenarios, folders, config.invocation_params.dir)
+            self._selected = select(self._options.scenarios, folders, self._options.scenario_base)
             if not self._is_worker:  # a worker's controller has seen to it
-                self._report = writer.make_directory(self._options.report_dir, self._run)
+                writer.make_parent(self._options.report_dir)
                 self._session.prepare()
         except IopError as error:
             self._session.close()
@@ -70,17 +71,27 @@ class Active:
 
     def run(self, scenario: Scenario) -> ScenarioRecord:
         """Run a scenario on a fresh stack."""
-        return self._session.run(scenario, self._narrator())
+        with self._announcing_kept():
+            return self._session.run(scenario, self._narrator())
 
     def provide_for(self, item: pytest.Item) -> Iterator[Drill]:
-        """Give a stack for one test."""
-        marker = item.get_closest_marker("iop_dataset")
-        dataset = Dataset(**marker.kwargs) if marker else Dataset()
-        with self._session.provide(dataset, nothing) as drill:
-            yield drill
-            drill.failed = item.stash.get(_FAILED, False)
-        if drill.kept is not None:
-            self._say(f"kept: {drill.kept}\n")
+        """Give a stack for one test; trouble with it is told in its own words, without a traceback into the harness."""
+        try:
+            with self._announcing_kept(), self._session.provide(_dataset(item), nothing) as drill:
+                yield drill
+                drill.failed = item.stash.get(_FAILED, False)
+        except IopError as error:
+            pytest.fail(str(error), pytrace=False)
+
+    @contextmanager
+    def _announcing_kept(self) -> Iterator[None]:
+        """Say at once where a stack's directory was kept: the record of what is interrupted never arrives."""
+        before = len(self._session.kept)
+        try:
+            yield
+        finally:
+            for directory in self._session.kept[before:]:
+                self._say(f"kept: {directory}\n")
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> ScenarioFile | None:
         """Collect the files of the selected scenarios, and no other YAML."""
@@ -95,10 +106,9 @@ class Active:
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Carry a scenario's record in its report, which crosses from a worker to the controller."""
         report = yield
-        if report.when == "call":
-            item.stash[_FAILED] = report.failed
-            if isinstance(item, ScenarioItem) and item.record is not None:
-                setattr(report, _RECORD, codec.to_json(item.record))
+        item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+        if report.when == "call" and isinstance(item, ScenarioItem) and item.record is not None:
+            setattr(report, _RECORD, codec.to_json(item.record))
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -107,15 +117,18 @@ class Active:
         if carried is not None and not self._is_worker:
             self._records.append(codec.from_json(carried, ScenarioRecord))
 
-    def pytest_sessionfinish(self) -> None:
-        """Write the reports, once per run."""
-        if self._report is None:
-            return
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the reports, once per run; a run whose reports cannot be written has not passed."""
         if not self._records:
-            writer.discard(self._report)
             return
         record = self._record()
-        writer.write_reports(record, self._report)
+        try:
+            directory = writer.write_reports(record, self._options.report_dir)
+            self._ending = f"report: {os.path.relpath(directory / writer.MARKDOWN)}"
+        except IopError as error:
+            self._ending = str(error)
+            if session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self._config.hook.pytest_iopbackup_run_finished(record=record)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -124,16 +137,18 @@ class Active:
             terminalreporter.write_line(
                 f"swept what a killed run had left: {swept.directory}, {len(swept.processes)} processes"
             )
-        if self._records and self._report is not None:
+        if self._records:
             terminalreporter.section("backup drills")
             terminalreporter.write_line(table.run_table(self._record()))
             for kept in filter(None, (scenario.kept for scenario in self._records)):
                 terminalreporter.write_line(f"kept: {kept}")
-            terminalreporter.write_line(f"\nreport: {os.path.relpath(self._report / writer.MARKDOWN)}")
+            terminalreporter.write_line(f"\n{self._ending}")
 
     def pytest_unconfigure(self) -> None:
         """Leave nothing behind."""
         self._session.close()
+        if self._sigterm is not None:
+            signal.signal(signal.SIGTERM, self._sigterm)
 
     def _record(self) -> RunRecord:
         scenarios = tuple(sorted(self._records, key=lambda scenario: scenario.started))
@@ -164,6 +179,18 @@ class Active:
             else:
                 sys.stderr.write(text)
                 sys.stderr.flush()
+
+
+def _dataset(item: pytest.Item) -> Dataset:
+    marker = item.get_closest_marker("iop_dataset")
+    if marker is None:
+        return Dataset()
+    if marker.args or not marker.kwargs.keys() <= {"users", "seed"}:
+        raise UsageError(
+            f"iop_dataset takes users and seed, each by name; {item.nodeid} gives it something else",
+            hint="@pytest.mark.iop_dataset(users=500, seed=7)",
+        )
+    return Dataset(**marker.kwargs)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

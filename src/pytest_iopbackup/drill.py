@@ -64,7 +64,6 @@ class Drill:
         self.progress: Progress = nothing
         self.failed = False
         """Whether what ran on it did not pass: ``--iop-keep=failed`` then leaves the stack's directory."""
-        self.kept: Path | None = None
         self._evidence = evidence
         self._marks: dict[str, _Marked] = {}
         self._backups: dict[str, BackupFacts] = {}

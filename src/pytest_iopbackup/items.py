@@ -79,9 +79,5 @@ class ScenarioItem(pytest.Item):
 def _explain(record: ScenarioRecord) -> str:
     """Return what pytest shows for a scenario that did not pass: the verdict, the steps, the differences."""
     parts = [f"{record.verdict.value.upper()}: {record.reason}", step_table(record)]
-    parts += [
-        describe(step.proof)
-        for step in record.steps
-        if step.proof and step.verdict is not Verdict.PASSED
-    ]
+    parts += [describe(step.proof) for step in record.steps if step.proof and step.verdict is not Verdict.PASSED]
     return "\n\n".join(parts)

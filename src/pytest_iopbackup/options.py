@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 KEEP = ("never", "failed", "always")
 STACKS = ("auto", "local", "compose")
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +20,8 @@ class Options:
     """The plugin's options; see ``pytest --help``, group "iopbackup"."""
 
     scenarios: tuple[str, ...] = ()
+    scenario_base: Path = Path()
+    """What paths among the scenarios are relative to."""
     stack: str = "auto"
     seed: int = 42
     keep: str = "never"
@@ -57,12 +63,13 @@ def read_options(config: pytest.Config) -> Options:
 
     def path(name: str) -> Path | None:
         value = _value(config, name)
-        return (config.invocation_params.dir / str(value)).absolute() if value is not None else None
+        return (_base(config, name) / str(value)).absolute() if value is not None else None
 
     return Options(
         scenarios=tuple(_list(config, "scenario")),
+        scenario_base=_base(config, "scenario"),
         stack=_choice(config, "stack", STACKS, "auto"),
-        seed=int(_number(config, "seed", 42, minimum=0)),
+        seed=_number(config, "seed", 42, minimum=0),
         keep=_choice(config, "keep", KEEP, "never"),
         report_dir=path("report-dir") or config.rootpath / "reports",
         timeout_scale=_number(config, "timeout-scale", 1.0, minimum=0.01),
@@ -70,6 +77,12 @@ def read_options(config: pytest.Config) -> Options:
         pg_bin=path("pg-bin"),
         pgbackrest=path("pgbackrest"),
     )
+
+
+def _base(config: pytest.Config, name: str) -> Path:
+    """Return what a relative path is relative to: where pytest was called; in the ini file, the root directory."""
+    given = config.getoption(f"iop_{name.replace('-', '_')}", None) is not None
+    return config.invocation_params.dir if given else config.rootpath
 
 
 def _value(config: pytest.Config, name: str) -> object | None:
@@ -93,14 +106,15 @@ def _choice(config: pytest.Config, name: str, choices: tuple[str, ...], default:
     return default if value is None else str(value)
 
 
-def _number(config: pytest.Config, name: str, default: float, *, minimum: float) -> float:
+def _number(config: pytest.Config, name: str, default: Number, *, minimum: Number) -> Number:
     value = _value(config, name)
     if value is None:
         return default
     try:
-        number = float(str(value))
+        number = type(default)(str(value))
     except ValueError:
-        raise pytest.UsageError(f"--iop-{name}: {value!r} is not a number") from None
-    if number < minimum:
-        raise pytest.UsageError(f"--iop-{name}: {value} is less than {minimum:g}")
+        kind = "whole number" if isinstance(default, int) else "number"
+        raise pytest.UsageError(f"--iop-{name}: {value!r} is not a {kind}") from None
+    if not minimum <= number < math.inf:
+        raise pytest.UsageError(f"--iop-{name}: {value} is not a number from {minimum:g} on")
     return number

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from pytest_iopbackup.drill import Drill, Progress
@@ -40,7 +39,6 @@ def run_scenario(scenario: model.Scenario, setting: Setting, narrator: Narrator)
     started, clock = datetime.now(timezone.utc), time.monotonic()
     begun = ended = None
     steps: list[StepRecord] = []
-    kept: Path | None = None
     narrator.begin(f"{scenario.name}: bringing the stack up")
     try:
         with setting.provide(scenario.dataset, narrator.advance) as drill:
@@ -51,12 +49,13 @@ def run_scenario(scenario: model.Scenario, setting: Setting, narrator: Narrator)
             ended = time.monotonic()
             drill.failed = _conclude(steps)[0] is not Verdict.PASSED
         outcome, reason = _conclude(steps)
-        kept = drill.kept
     except Exception as error:  # whatever it is, it is a verdict with a reason
         outcome = Verdict.worst([*(step.verdict for step in steps), _blame(error)])
         reason = f"{'taking the stack down' if steps else 'bringing the stack up'}: {_words(error)}"
         if steps and steps[-1].reason:
             reason = f"{steps[-1].reason}; and {reason}"
+        if begun is None:
+            narrator.end(time.monotonic() - clock, f"{outcome.value.upper()}: {reason}")
     over = time.monotonic()
     dataset = scenario.dataset
     return ScenarioRecord(
@@ -75,7 +74,6 @@ def run_scenario(scenario: model.Scenario, setting: Setting, narrator: Narrator)
         configuration=setting.configuration,
         verdict=outcome,
         reason=reason,
-        kept=str(kept) if kept else None,
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
 from importlib import metadata
@@ -26,7 +27,7 @@ from pytest_iopbackup.stack.base import Service
 from pytest_iopbackup.stack.binaries import find_binaries
 from pytest_iopbackup.stack.local import LocalSettings, LocalStack
 from pytest_iopbackup.stack.template import clone, ensure_template
-from pytest_iopbackup.stack.workspace import Swept, Workspace, base_directory, sweep
+from pytest_iopbackup.stack.workspace import Swept, Workspace, base_directory, keep, sweep
 
 if TYPE_CHECKING:
     from pytest_iopbackup.options import Options
@@ -45,6 +46,8 @@ class Session:
         self.options = options
         self.limits = Limits().scaled(options.timeout_scale)
         self.swept: tuple[Swept, ...] = ()
+        self.kept: list[Path] = []
+        """Directories of stacks that ``--iop-keep`` left in place."""
         self._run = run
         self._process = process
         self._stacks = 0
@@ -84,7 +87,8 @@ class Session:
 
     def run(self, scenario: Scenario, narrator: Narrator) -> ScenarioRecord:
         """Run a scenario on a fresh stack."""
-        return run_scenario(
+        kept_before = len(self.kept)
+        record = run_scenario(
             scenario,
             Setting(
                 provide=self.provide,
@@ -95,12 +99,15 @@ class Session:
             ),
             narrator,
         )
+        kept = self.kept[kept_before:]
+        return replace(record, kept=str(kept[0]) if kept else None)
 
     @contextmanager
     def provide(self, dataset: Dataset, progress: Progress) -> Iterator[Drill]:
         """Give a running, green stack with the dataset in it; it is removed afterwards.
 
         It is a copy of the run's template for that dataset, which the first use builds; ``progress`` follows that.
+        A run that is interrupted has not failed: ``--iop-keep=failed`` then keeps nothing.
         """
         seed = self.options.seed if dataset.seed is None else dataset.seed
         spec = DatasetSpec(seed=seed, users=dataset.users)
@@ -114,7 +121,7 @@ class Session:
         self._stacks += 1
         directory = self.workspace.path / f"s-{self._process}-{self._stacks}"
         stack = clone(template, directory, self.settings)
-        drill: Drill | None = None
+        failed = False
         try:
             since = datetime.now(timezone.utc)
             stack.start_database()
@@ -125,17 +132,15 @@ class Session:
             evidence.mkdir()
             drill = Drill(stack, evidence, seed=seed, limits=self.limits)
             yield drill
-        except BaseException:
-            if drill is not None:
-                drill.failed = True
+            failed = drill.failed
+        except Exception:
+            failed = True
             raise
         finally:
-            failed = drill is None or drill.failed
             if self.options.keep == "always" or (self.options.keep == "failed" and failed):
                 stack.kept = True
-                self.workspace.keep(directory)
-                if drill is not None:
-                    drill.kept = directory
+                keep(directory)
+                self.kept.append(directory)
             stack.close()
 
     def close(self) -> None:

@@ -124,7 +124,7 @@ def test_no_text_whatever_ends_in_anything_but_a_scenario_or_its_error(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:
     path = write(tmp_path_factory.mktemp("any"), text)
-    with pytest.raises(ScenarioError, match="drill.yaml"):
+    with pytest.raises(ScenarioError, match=r"drill\.yaml"):
         load_scenario(path)
 
 

@@ -41,15 +41,15 @@ LINE: dict[int, str | None] = {1: None}
 
 
 @given(
-    st.datetimes(min_value=datetime(1990, 1, 1), max_value=datetime(2100, 1, 1)),
+    st.integers(min_value=631152000_000000, max_value=4102444800_000000),
     st.integers(min_value=-14 * 60, max_value=14 * 60),
 )
-def test_every_time_with_an_offset_is_read_exactly(local: datetime, minutes: int) -> None:
-    zone = timezone(timedelta(minutes=minutes))
-    moment = local.replace(tzinfo=zone)
+def test_every_time_with_an_offset_is_read_exactly(microseconds: int, minutes: int) -> None:
+    epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    moment = (epoch + timedelta(microseconds=microseconds)).astimezone(timezone(timedelta(minutes=minutes)))
     sign = "-" if minutes < 0 else "+"
     offset = f"{sign}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
-    assert parse_time(f"{local:%Y-%m-%d %H:%M:%S.%f}{offset}") == moment
+    assert parse_time(f"{moment:%Y-%m-%d %H:%M:%S.%f}{offset}") == moment
     assert parse_time(format_time(moment)) == moment
 
 
@@ -75,7 +75,7 @@ def test_a_time_without_offset_is_refused_with_what_to_write() -> None:
      "2026-13-15 21:30:00+00", "2026-01-15 25:30:00+00", "2026-01-15 21:30:00+99:99", "2026-01-15 21:30:00.1234567+00"],
 )  # fmt: skip
 def test_anything_but_a_time_with_a_numeric_offset_is_refused(text: str) -> None:
-    with pytest.raises(TargetError, match="2026-01-15 21:30:00|target time"):
+    with pytest.raises(TargetError, match="target time"):
         parse_time(text)
 
 

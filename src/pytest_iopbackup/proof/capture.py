@@ -123,8 +123,8 @@ def _take(
                     progress(done + written, total)
         if written != rows.rows:
             raise ProofError(
-                f"{table.name} had {rows.rows} rows, and {written} when read again in the same snapshot",
-                hint="was it truncated or altered meanwhile? capture the state again",
+                f"{table.name} has {rows.rows} rows, but {written} were kept of the same snapshot",
+                hint="capture the state again; if it stays so, report it",
             )
         done += written
     states = read_states(cursor) if sequences is None else sequences

@@ -123,7 +123,7 @@ def _checked(source: Iterable[bytes], rows: RowSet, side: str) -> Iterator[bytes
     if (count, to_digest(first, second)) != (rows.rows, rows.digest):
         raise ProofError(
             f"the {side} rows of {rows.table} do not add up to its digest, so the difference cannot be named",
-            hint="the capture's files were changed, or the table was truncated meanwhile: prove again",
+            hint="the capture's files were changed since they were written: capture the state again",
         )
 
 

@@ -6,7 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
-from pytest_iopbackup.record import Differing, ProofFacts, RunRecord, ScenarioRecord, StepRecord, Verdict
+from pytest_iopbackup.record import (
+    Differing,
+    ProofFacts,
+    RunRecord,
+    ScenarioRecord,
+    StepRecord,
+    TableComparison,
+    Verdict,
+)
 from pytest_iopbackup.reports.text import note, number, size
 
 _SIGN = {Verdict.PASSED: "✅ passed", Verdict.FAILED: "❌ failed", Verdict.UNKNOWN: "❔ unknown"}
@@ -21,7 +29,8 @@ def _run(run: RunRecord) -> Iterator[str]:
     yield f"# Restore drill {run.run}: {_SIGN[run.verdict]}"
     yield ""
     seconds = (run.finished - run.started).total_seconds()
-    yield f"{run.started:%Y-%m-%d %H:%M:%S} UTC, {seconds:.0f} s, {len(run.scenarios)} scenarios."
+    count = f"{len(run.scenarios)} scenario{'s' if len(run.scenarios) != 1 else ''}"
+    yield f"{run.started:%Y-%m-%d %H:%M:%S} UTC, {seconds:.0f} s, {count}."
     for scenario in run.scenarios:
         yield from _scenario(scenario)
     yield "\n## Versions\n"
@@ -34,15 +43,17 @@ def _scenario(scenario: ScenarioRecord) -> Iterator[str]:
     if scenario.verdict is not Verdict.PASSED:
         yield f"**{scenario.verdict.value.capitalize()}:** {scenario.reason}\n"
     yield from _story(scenario)
-    yield f"\nSet-up {scenario.setup_seconds:.1f} s, steps {scenario.seconds:.1f} s, {scenario.stack} stack, "
-    yield f"{number(scenario.users)} users, seed {scenario.seed}.\n"
+    yield (
+        f"\nSet-up {scenario.setup_seconds:.1f} s, steps {scenario.seconds:.1f} s; {scenario.stack} stack, "
+        f"{number(scenario.users)} users, seed {scenario.seed}.\n"
+    )
     rows = [
         (
             step.number,
             f"`{step.title}`",
             _SIGN[step.verdict],
             f"{step.seconds:.1f}",
-            _cell(note(step) or step.reason or ""),
+            _cell(note(step) if step.verdict is Verdict.PASSED else step.reason or ""),
         )
         for step in scenario.steps
     ]
@@ -51,9 +62,7 @@ def _scenario(scenario: ScenarioRecord) -> Iterator[str]:
         yield f"\n{scenario.planned - len(scenario.steps)} steps were not run."
     yield from _backups(scenario.steps)
     yield from _restores(scenario.steps)
-    for step in scenario.steps:
-        if step.proof:
-            yield from _proof(step, step.proof)
+    yield from _proofs(scenario.steps)
     yield "\n### Configuration under test\n"
     yield _table(("file", "SHA-256"), [(name, f"`{digest[:16]}…`") for name, digest in scenario.configuration.items()])
 
@@ -104,28 +113,60 @@ def _restores(steps: tuple[StepRecord, ...]) -> Iterator[str]:
         yield _table(headers, rows)
 
 
-def _proof(step: StepRecord, proof: ProofFacts) -> Iterator[str]:
-    yield f"\n### Step {step.number}: rows against mark `{proof.mark}`\n"
+def _proofs(steps: tuple[StepRecord, ...]) -> Iterator[str]:
+    """One matrix per mark: its tables, and whether each restore brought back exactly their rows."""
+    proofs: dict[str, list[tuple[str, ProofFacts]]] = {}
+    last = "as it is"
+    for step in steps:
+        if step.restore:
+            last = f"step {step.number}, {'latest' if step.restore.by == 'default' else step.restore.by}"
+        if step.proof:
+            proofs.setdefault(step.proof.mark, []).append((last, step.proof))
+    for mark, restored in proofs.items():
+        yield f"\n### Row sets of mark `{mark}`\n"
+        yield _matrix(restored)
+        yield f"\nDigests: {restored[0][1].algorithm}, 128 bits; a row set is equal when count and digest are."
+        for name, proof in restored:
+            yield from _beside_rows(name, proof)
+
+
+def _matrix(restored: list[tuple[str, ProofFacts]]) -> str:
+    actual = [{table.table: table for table in proof.tables} for _, proof in restored]
+    expected = {table.table: table for _, proof in restored for table in proof.tables}
     rows = [
-        (table.table, number(table.expected_rows), number(table.actual_rows), "equal" if table.equal else "**differs**",
-         f"`{table.actual_digest[:16]}…`")
-        for table in proof.tables
-    ]  # fmt: skip
-    yield _table(("table", "expected", "restored", "row set", "digest"), rows)
-    yield f"\nDigests: {proof.algorithm}. {proof.sequences} sequences and {proof.objects} objects compared."
-    if proof.ledger:
-        ledger = proof.ledger
-        yield (
-            f"Ledger: {number(ledger.acknowledged)} acknowledged transactions and {number(ledger.rows)} rows that they "
-            f"changed looked up; {ledger.lost.total} lost, {ledger.unexpected.total} unexpected, "
-            f"{ledger.recovered} recovered."
+        (
+            name,
+            number(table.expected_rows),
+            f"`{table.expected_digest}`",
+            *(_same(tables.get(name)) for tables in actual),
         )
-        yield from _differing("ledger: lost", ledger.lost)
-        yield from _differing("ledger: unexpected", ledger.unexpected)
+        for name, table in expected.items()
+    ]
+    return _table(("table", "rows", "digest", *(name for name, _ in restored)), rows)
+
+
+def _same(table: TableComparison | None) -> str:
+    if table is None:
+        return "not compared"
+    return "✅ equal" if table.equal else f"❌ {number(table.actual_rows)} rows"
+
+
+def _beside_rows(name: str, proof: ProofFacts) -> Iterator[str]:
+    text = f"\n**{name}:** {proof.sequences} sequences and {proof.objects} objects of the schema compared"
+    if ledger := proof.ledger:
+        text += (
+            f"; ledger: {number(ledger.acknowledged)} transactions and {number(ledger.rows)} rows that they "
+            f"changed looked up, {ledger.lost.total} lost, {ledger.unexpected.total} unexpected, "
+            f"{ledger.recovered} recovered"
+        )
+    yield f"{text}.\n"
+    if proof.ledger:
+        yield from _differing("transactions lost", proof.ledger.lost)
+        yield from _differing("transactions unexpected", proof.ledger.unexpected)
     for table in proof.tables:
-        yield from _differing(f"{table.table}: missing", table.missing)
-        yield from _differing(f"{table.table}: unexpected", table.unexpected)
-        yield from _differing(f"{table.table}: changed", table.changed)
+        yield from _differing(f"{table.table}, missing", table.missing)
+        yield from _differing(f"{table.table}, unexpected", table.unexpected)
+        yield from _differing(f"{table.table}, changed", table.changed)
     for finding in proof.findings:
         yield f"- {finding.kind} {finding.name}: expected {finding.expected}, found {finding.actual}"
 

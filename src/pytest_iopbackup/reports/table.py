@@ -61,17 +61,21 @@ def _fastest(scenario: ScenarioRecord) -> str:
 
 def _proven(scenario: ScenarioRecord) -> str:
     if scenario.verdict is not Verdict.PASSED:
-        return _cut((scenario.reason or "").splitlines()[0] if scenario.reason else "")
+        return _cut(_first_line(scenario.reason))
     proofs = [step for step in scenario.steps if step.proof]
     return f"{len(proofs)} × {note(proofs[-1]).removeprefix('exactly as marked: ')}" if proofs else "-"
 
 
 def _said(step: StepRecord) -> str:
-    return note(step) if step.verdict is Verdict.PASSED else (step.reason or "").splitlines()[0]
+    return note(step) if step.verdict is Verdict.PASSED else _first_line(step.reason)
 
 
 def _verdict(step: StepRecord) -> str:
     return step.verdict.value
+
+
+def _first_line(reason: str | None) -> str:
+    return (reason or "").partition("\n")[0]
 
 
 def _cut(text: str) -> str:

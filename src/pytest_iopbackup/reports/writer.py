@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from pathlib import Path
 
@@ -16,29 +15,37 @@ MARKDOWN = "report.md"
 LATEST = "latest"
 
 
-def make_directory(parent: Path, run: str) -> Path:
-    """Make the run's directory before anything runs. Raises MachineError where that cannot be."""
-    directory = parent / run
+def make_parent(parent: Path) -> None:
+    """Make the directory that runs write below, and find out by trying whether they can. Raises MachineError."""
+    probe = parent / f".probe-{secrets.token_hex(4)}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise _unwritable(parent, error) from error
+
+
+def write_reports(record: RunRecord, parent: Path) -> Path:
+    """Write every format into ``parent/<run>``, let ``parent/latest`` point at that, and return it.
+
+    Raises MachineError.
+    """
+    directory = parent / record.run
+    link = parent / f".{LATEST}-{secrets.token_hex(4)}"
     try:
         directory.mkdir(parents=True)
+        (directory / JSON).write_text(to_json(record), encoding="utf-8")
+        (directory / MARKDOWN).write_text(to_markdown(record), encoding="utf-8")
+        link.symlink_to(directory.name)
+        link.replace(parent / LATEST)
     except OSError as error:
-        raise MachineError(
-            f"cannot write reports: {directory}: {error.strerror}",
-            hint="choose a directory that you may write in with --iop-report-dir=DIR",
-        ) from error
+        raise _unwritable(parent, error) from error
     return directory
 
 
-def write_reports(record: RunRecord, directory: Path) -> None:
-    """Write every format, then let ``latest`` beside the directory point at it."""
-    (directory / JSON).write_text(to_json(record), encoding="utf-8")
-    (directory / MARKDOWN).write_text(to_markdown(record), encoding="utf-8")
-    link = directory.parent / f".{LATEST}-{secrets.token_hex(4)}"
-    link.symlink_to(directory.name)
-    link.replace(directory.parent / LATEST)
-
-
-def discard(directory: Path) -> None:
-    """Remove the directory of a run that recorded nothing."""
-    with contextlib.suppress(OSError):
-        directory.rmdir()
+def _unwritable(parent: Path, error: OSError) -> MachineError:
+    return MachineError(
+        f"cannot write reports in {parent}: {error.strerror}",
+        hint="choose a directory that you may write in with --iop-report-dir=DIR",
+    )

@@ -46,17 +46,17 @@ def find(directory: Path) -> tuple[Leftover, ...]:
 def end(directory: Path) -> tuple[Leftover, ...]:
     """End every process that belongs to a stack in ``directory`` and release its shared memory; return what was found.
 
-    SIGQUIT first: PostgreSQL's immediate shutdown, which leaves no shared memory behind. Then SIGKILL.
+    First in order: SIGQUIT is PostgreSQL's immediate shutdown, which leaves no shared memory behind; bash ignores it,
+    but the workers obey SIGTERM; a process that is stopped sees either only after SIGCONT. Then SIGKILL.
     """
     segments = _shared_memory(directory)
     found = find(directory)
     remaining = found
-    for number, limit in ((signal.SIGQUIT, 5.0), (signal.SIGKILL, 10.0)):
+    for numbers, limit in (((signal.SIGTERM, signal.SIGQUIT, signal.SIGCONT), 5.0), ((signal.SIGKILL,), 10.0)):
         for process in remaining:
             with contextlib.suppress(OSError):
-                os.kill(process.pid, number)
-                if number == signal.SIGQUIT:
-                    os.kill(process.pid, signal.SIGCONT)  # a stopped process would not see it
+                for number in numbers:
+                    os.kill(process.pid, number)
         with contextlib.suppress(DeadlineError):
             wait_until(lambda: not find(directory), limit=limit, what="processes to end")
         remaining = find(directory)

@@ -26,6 +26,7 @@ from pytest_iopbackup.stack.host import account
 
 _NAME = re.compile(r"iop-[0-9a-f]{8}")
 _OWNER = "owner.json"
+_SOFTWARE = "pytest-iopbackup"
 _KEPT = "KEPT"
 _LONGEST_BASE = 60
 """Unix socket paths end at 107 bytes (unix(7)); below the base come the run, the stack, and ``.s.PGSQL.5432``."""
@@ -55,20 +56,45 @@ class Swept:
 
 
 def sweep(base: Path) -> tuple[Swept, ...]:
-    """Remove what killed runs left in ``base``: their processes, shared memory and directories. Kept ones stay."""
+    """Remove what killed runs left in ``base``: their processes, shared memory and directories. Kept stacks stay."""
     swept = []
     for directory in sorted(base.glob("iop-*")):
         with contextlib.suppress(FileNotFoundError), _exclusive(directory) as ours:
-            if not ours or (directory / _KEPT).exists():
+            if not ours:
                 continue
-            if not (directory / _OWNER).exists():
-                with contextlib.suppress(OSError):
-                    directory.rmdir()  # an empty one: its run was killed before it could sign it
-                continue
-            processes = leftovers.end(directory)
-            _remove(directory)
-            swept.append(Swept(directory, processes))
+            if _signed(directory):
+                swept.append(Swept(directory, _clear(directory)))
+            else:
+                with contextlib.suppress(OSError):  # empty: killed before it could sign, or what it kept is gone
+                    directory.rmdir()
     return tuple(swept)
+
+
+def keep(stack: Path) -> None:
+    """Leave one stack's directory in place when its run ends."""
+    (stack / _KEPT).write_text("Kept on request (--iop-keep). Delete this directory when it is no longer needed.\n")
+
+
+def _signed(directory: Path) -> bool:
+    """Whether a run of ours is or was at work there; one that ended in order and kept a stack took its name away."""
+    try:
+        return _SOFTWARE.encode() in (directory / _OWNER).read_bytes()
+    except OSError:
+        return False
+
+
+def _clear(directory: Path) -> tuple[leftovers.Leftover, ...]:
+    """End a run's processes and delete its directory, except for kept stacks; return the processes.
+
+    The signature goes last: whoever is killed in the midst of this leaves a directory that the next sweep takes up.
+    """
+    left = leftovers.end(directory)
+    for entry in sorted(directory.iterdir(), key=lambda entry: entry.name == _OWNER):
+        if not (entry / _KEPT).exists():
+            _remove(entry)
+    with contextlib.suppress(OSError):  # not empty: a kept stack
+        directory.rmdir()
+    return left
 
 
 @contextlib.contextmanager
@@ -99,7 +125,6 @@ class Workspace:
 
     def __init__(self, base: Path, run: str | None = None) -> None:
         self.path = base / f"iop-{(run or secrets.token_hex(4))[:8]}"
-        self._kept: list[Path] = []
         self._descriptor = self._enter()
         try:
             self._check()
@@ -134,7 +159,7 @@ class Workspace:
         """Sign the directory, and see that the unprivileged user can write there and has space."""
         try:
             note = self.path / f"{_OWNER}.{os.getpid()}"
-            note.write_text(json.dumps({"software": "pytest-iopbackup", "pid": os.getpid()}) + "\n")
+            note.write_text(json.dumps({"software": _SOFTWARE, "pid": os.getpid()}) + "\n")
             note.replace(self.path / _OWNER)
         except OSError as error:
             raise _no_space(self.path.parent, error) from error
@@ -149,26 +174,17 @@ class Workspace:
         if shutil.disk_usage(self.path).free < NEEDED_BYTES:
             raise _no_space(self.path.parent)
 
-    def keep(self, directory: Path) -> None:
-        """Leave one stack's directory in place when the run ends."""
-        self._kept.append(directory)
-        (self.path / _KEPT).write_text("Kept on request (--iop-keep). Delete it when it is no longer needed.\n")
-
     def close(self) -> tuple[leftovers.Leftover, ...]:
-        """Leave; the last one out removes the directory. Returns processes that should have ended before."""
+        """Leave; the last one out removes the directory, kept stacks excepted.
+
+        Returns processes that should have ended before.
+        """
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return ()
         else:
-            left = leftovers.end(self.path)
-            if (self.path / _KEPT).exists():
-                for entry in self.path.iterdir():
-                    if not (entry.name == _KEPT or entry.name.startswith("s-")):
-                        _remove(entry)
-            else:
-                _remove(self.path)
-            return left
+            return _clear(self.path)
         finally:
             os.close(self._descriptor)
 

@@ -1,0 +1,54 @@
+"""What the plugin costs a project that has it installed and does not use it.
+
+The limit is the same ``pytest --collect-only`` in an empty project with the plugin switched off, alternating.
+Bound: 15 ms more.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from tabulate import tabulate
+
+BOUND_MS = 15.0
+ROUNDS = int(os.environ.get("ROUNDS", "40"))
+_COLLECT = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+
+
+def main() -> int:
+    """Time both in turn, print the difference; 1 where it is over the bound."""
+    with tempfile.TemporaryDirectory() as project:
+        for argv in (_COLLECT, [*_COLLECT, "-p", "no:iopbackup"]):
+            _milliseconds(argv, project)  # compiles what has not been compiled
+        pairs = [
+            (_milliseconds([*_COLLECT, "-p", "no:iopbackup"], project), _milliseconds(_COLLECT, project))
+            for _ in range(ROUNDS)
+        ]
+    without, with_plugin = zip(*pairs, strict=True)
+    more = statistics.median(b - a for a, b in pairs)
+    rows = [
+        ("switched off", f"{statistics.median(without):.0f}", ""),
+        ("installed, unused", f"{statistics.median(with_plugin):.0f}", f"{more:+.1f}"),
+    ]
+    print(tabulate(rows, ("pytest --collect-only", "median ms", "difference"), disable_numparse=True))
+    print(f"ratio {statistics.median(with_plugin) / statistics.median(without):.3f}")
+    print(f"bound {BOUND_MS:g} ms: {'met' if more <= BOUND_MS else 'MISSED'}")
+    return 0 if more <= BOUND_MS else 1
+
+
+def _milliseconds(argv: list[str], project: str) -> float:
+    started = time.perf_counter()
+    done = subprocess.run(argv, cwd=project, capture_output=True, text=True, check=False)
+    elapsed = (time.perf_counter() - started) * 1000
+    if done.returncode != 5:  # pytest's code for "no tests collected"
+        sys.exit(f"{argv}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return elapsed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""A drill without a server: every verb answers from a script. And facts as a real run would find them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeVar, cast
+
+from pytest_iopbackup.drill import Drill
+from pytest_iopbackup.limits import Limits
+from pytest_iopbackup.record import (
+    BackupFacts,
+    CheckFacts,
+    Differing,
+    LedgerJudgement,
+    MarkFacts,
+    MistakeFacts,
+    ProofFacts,
+    RestoreFacts,
+    TableComparison,
+    WriteFacts,
+)
+from pytest_iopbackup.stack.base import Stack
+
+T = TypeVar("T")
+
+NOON = datetime(2026, 1, 15, 12, tzinfo=timezone.utc)
+
+BACKUP = BackupFacts(
+    label="20260115-120000F",
+    type="full",
+    prior=None,
+    database_size=36_700_000,
+    repository_size=5_900_000,
+    started=NOON,
+    stopped=NOON.replace(second=7),
+    start_lsn="0/3000028",
+    stop_lsn="0/3000100",
+    start_wal="000000010000000000000003",
+    stop_wal="000000010000000000000003",
+)
+WRITE = WriteFacts(clients=4, acknowledged=190, rolled_back=10, indeterminate=0)
+MARK = MarkFacts(
+    name="here", lsn="0/5A00110", xid=749, time=NOON, timeline=1, tables=1, rows=32, writers_waited=0.004
+)  # fmt: skip
+MISTAKE = MistakeFacts(sql="DELETE FROM identity.membership", rows=32)
+RESTORE = RestoreFacts(
+    by="time",
+    target="2026-01-15 12:00:00+00",
+    backup_set=BACKUP.label,
+    target_timeline=1,
+    reached="recovery stopping before commit of transaction 749",
+    last_transaction=NOON,
+    timeline=2,
+    restore_seconds=1.25,
+    replay_seconds=0.5,
+    ready_seconds=0.25,
+)
+TABLE = TableComparison(
+    table="identity.membership", expected_rows=32, actual_rows=32, expected_digest="a" * 64, actual_digest="a" * 64
+)
+PROOF = ProofFacts(
+    mark="here",
+    algorithm="sum of SHA-256",
+    tables=(TABLE,),
+    sequences=4,
+    objects=284,
+    findings=(),
+    ledger=LedgerJudgement(acknowledged=190, rows=310),
+)
+NOTHING_COMPARED = replace(PROOF, tables=())
+DIFFERENT = replace(
+    PROOF,
+    tables=(
+        replace(
+            TABLE, actual_rows=31, actual_digest="b" * 64, missing=Differing(total=1, examples=("user_id=7|org_id=3",))
+        ),
+    ),
+)
+CHECKS = (CheckFacts(name="repository", status="ok", seen="1 full backup", hint=""),)
+
+Script = Mapping[str, object]
+"""By verb: the facts to give, or the exception to raise; a verb that is not there gives the facts above."""
+
+
+class ScriptedDrill(Drill):
+    """Answers every verb from a script, and notes what was asked of it."""
+
+    def __init__(self, evidence: Path, script: Script) -> None:
+        super().__init__(cast("Stack", None), evidence, seed=42, limits=Limits())
+        self.asked: list[tuple[object, ...]] = []
+        self._script = script
+
+    @property
+    def verbs(self) -> list[object]:
+        """The verbs in the order in which they were asked for."""
+        return [verb for verb, *_ in self.asked]
+
+    def backup(self, kind: str = "auto", name: str | None = None) -> BackupFacts:
+        return self._answer(BACKUP, "backup", kind, name)
+
+    def write(self, transactions: int, clients: int = 4) -> WriteFacts:
+        return self._answer(WRITE, "write", transactions, clients)
+
+    def mark(self, name: str) -> MarkFacts:
+        return self._answer(MARK, "mark", name)
+
+    def mistake(self, statement: str) -> MistakeFacts:
+        return self._answer(MISTAKE, "mistake", statement)
+
+    def lose(self) -> None:
+        return self._answer(None, "lose")
+
+    def restore(
+        self, mark: str | None = None, by: str = "default", *, value: str | None = None, backup: str | None = None
+    ) -> RestoreFacts:
+        return self._answer(RESTORE, "restore", mark, by, value, backup)
+
+    def prove(self, mark: str) -> ProofFacts:
+        return self._answer(PROOF, "expect", mark)
+
+    def check(self) -> tuple[CheckFacts, ...]:
+        return self._answer(CHECKS, "check")
+
+    def _answer(self, facts: T, verb: str, *arguments: object) -> T:
+        self.asked.append((verb, *arguments))
+        answer = self._script.get(verb, facts)
+        if isinstance(answer, BaseException):
+            raise answer
+        return cast("T", answer)
