@@ -121,8 +121,8 @@ def configuration() -> Findings:
 def judge_options(options: Mapping[str, str]) -> Iterator[Problem]:
     """Judge pgBackRest's options (its configuration reference has each)."""
     full, archive = options.get("repo-retention-full", ""), options.get("repo-retention-archive", "")
-    counted = options.get("repo-retention-full-type") != "time" and full.isdigit() and archive.isdigit()
-    short = counted and int(archive) < int(full)
+    units = options.get("repo-retention-full-type", "count"), options.get("repo-retention-archive-type", "full")
+    short = units == ("count", "full") and full.isdigit() and archive.isdigit() and int(archive) < int(full)
     return broken(
         ("pg-path" in options, "critical", f"pg1-path is not set for the stanza {STANZA}", "set PGBACKREST_PG1_PATH"),
         (full, "warning", "repo1-retention-full is not set: the repository fills up", "set it in pgbackrest.conf"),
@@ -148,12 +148,7 @@ def judge_server(server: Mapping[str, Any], options: Mapping[str, str]) -> Itera
         (not stanza or stanza[1] == STANZA, "critical", runs, f"the stanza is {STANZA}"),
         (not re.search(r"[;&|\n]", command), "warning", runs, "make it one command, whose exit code counts"),
         (not setting("archive_library"), "critical", "archive_library is set: no archive_command runs", "unset it"),
-        (
-            setting("archive_timeout") != "0",
-            "warning",
-            "archive_timeout is 0: an idle server archives nothing",
-            "set 60",
-        ),
+        (setting("archive_timeout") != "0", "warning", "archive_timeout is 0: idle servers archive nothing", "set 60"),
         (setting("data_checksums") == "on", "warning", "data checksums are off", "pg_checksums --enable adds them"),
         (not server["pending"], "warning", f"not in force yet: {', '.join(server['pending'])}", "restart PostgreSQL"),
         (directory, "unknown", "data_directory is hidden from this user", "GRANT pg_monitor TO it"),

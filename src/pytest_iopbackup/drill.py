@@ -19,7 +19,6 @@ from pytest_iopbackup.proof import rowset
 from pytest_iopbackup.proof.compare import compare
 from pytest_iopbackup.proof.judge import judge, request_ids
 from pytest_iopbackup.proof.mark import Mark, take_mark
-from pytest_iopbackup.proof.session import reading
 from pytest_iopbackup.proof.verdict import describe, verdict
 from pytest_iopbackup.record import (
     BackupFacts,
@@ -145,12 +144,13 @@ class Drill:
                 judgement = judge(self._entries(marked), expected.facts.time, connection, seeded=self._seeded)
         return ProofFacts(
             mark=mark,
-            algorithm=expected.capture.method.algorithm,
+            algorithm=expected.capture.algorithm,
             tables=found.tables,
             sequences=found.sequences,
             objects=found.objects,
             findings=found.findings,
             ledger=judgement,
+            skipped=found.skipped,
         )
 
     def expect(self, mark: str) -> ProofFacts:
@@ -163,9 +163,8 @@ class Drill:
 
     def rows(self, table: str) -> rowset.RowSet:
         """Return a table's present row set: how many rows, and their digest. ``table`` is ``schema.table``."""
-        with self.stack.connect(autocommit=False) as connection, reading(connection) as cursor:
-            tables = {found.name: found for found in rowset.user_tables(cursor)}
-            return rowset.digest(cursor, _known("table", table, tables))
+        with self.stack.connect(autocommit=False) as connection:
+            return rowset.read(connection, table)
 
     def check(self) -> tuple[CheckFacts, ...]:
         """Run the stack's own checks once. Raises IopError when one is not ok."""

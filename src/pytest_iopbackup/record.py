@@ -170,6 +170,8 @@ class ProofFacts:
     objects: int
     findings: tuple[Finding, ...]
     ledger: LedgerJudgement | None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Tables whose rows were not compared, and why: unlogged ones, foreign ones."""
 
     @property
     def rows(self) -> int:

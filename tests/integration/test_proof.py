@@ -736,7 +736,7 @@ def test_rows_kept_are_the_rows_counted(
 
 
 def test_damaged_page_is_a_finding(scratch: psycopg.Connection[Any], server: Server, tmp_path: Path) -> None:
-    scratch.execute("CREATE TABLE t AS SELECT n AS id FROM generate_series(1, 10) AS n")
+    scratch.execute("CREATE TABLE t (id serial); INSERT INTO t SELECT FROM generate_series(1, 10)")
     scratch.execute("CREATE TABLE u AS SELECT n AS id FROM generate_series(1, 10) AS n")
     capture(scratch, tmp_path / "mark")
     row = scratch.execute("SELECT pg_relation_filepath('t')").fetchone()
@@ -751,6 +751,7 @@ def test_damaged_page_is_a_finding(scratch: psycopg.Connection[Any], server: Ser
     text = words(found)
     assert "public.t: 10 rows expected, 0 found, digests differ" in text
     assert "table public.t: expected readable, found invalid page in block 0" in text
+    assert "sequence public.t_id_seq: expected at or past its column, found public.t.id is unreadable: invalid" in text
     assert [table.table for table in found.tables if table.equal][-1] == "public.u"
 
 
@@ -978,6 +979,18 @@ def test_ledger(workload: psycopg.Connection[Any], statement: str, lost: list[st
     assert judged.acknowledged == 3
     assert judged.rows == 8
     assert judged.recovered == (0 if "audit_log" in statement and "DROP" in statement else 1)
+
+
+def test_ledger_sees_past_a_first_attempt(workload: psycopg.Connection[Any]) -> None:
+    """What is rolled back leaves a version that nobody commits; a commit after the mark may follow it on the same row."""
+    attempts = (
+        entry(20, Outcome.ROLLED_BACK, None, ("accounts", S, 1_000_000_002)),
+        entry(21, Outcome.ACKNOWLEDGED, 1, ("accounts", S, 2)),
+    )
+    ledger = (*(known for known in LEDGER if known.request_id != request(8)), *attempts)
+    assert judge(ledger, MARK, workload).unexpected.total == 0
+    workload.execute(f"UPDATE identity.accounts SET version = 2 WHERE id = '{S}'")
+    assert request(21) in judge(ledger, MARK, workload).unexpected.examples[0]
 
 
 def test_ledger_knows_requests_that_were_there_before(workload: psycopg.Connection[Any]) -> None:

@@ -204,6 +204,7 @@ OPTIONS = {"pg-path": "/data", "repo-retention-full": "2", "repo-retention-archi
         ({"repo-retention-archive": "1"}, "WAL is kept for 1 of 2 full backups"),
         ({"repo-retention-archive": "10", "repo-retention-full": "9"}, None),
         ({"repo-retention-full": "30", "repo-retention-full-type": "time"}, None),
+        ({"repo-retention-archive": "1", "repo-retention-archive-type": "diff"}, None),
         ({"repo-retention-full": "<multi>"}, None),
         ({"repo-retention-full": None}, "repo1-retention-full is not set"),
         ({"pg-path": None}, "pg1-path is not set"),

@@ -14,7 +14,7 @@ from pytest_iopbackup.proof.catalog import catalog_objects, object_findings
 from pytest_iopbackup.proof.difference import difference, named
 from pytest_iopbackup.proof.rowset import Method, RowSet, Table, digest, lines, method, to_digest, user_tables
 from pytest_iopbackup.proof.sequences import behind_columns, read_states, sequence_findings
-from pytest_iopbackup.proof.session import Connection, Cursor, reading, words
+from pytest_iopbackup.proof.session import Connection, Cursor, reading, says_damaged, words
 from pytest_iopbackup.record import Finding, TableComparison
 
 UNREADABLE = "unreadable"
@@ -49,7 +49,7 @@ def compare(capture: Capture, connection: Connection, progress: Progress | None 
                 with connection.transaction():
                     tables.append(_compare_table(cursor, capture, expected, present.get(name)))
             except psycopg.Error as error:
-                if not _says_damaged(error):
+                if not says_damaged(error):
                     raise
                 tables.append(_unreadable(expected))
                 findings.append(Finding(kind="table", name=name, expected="readable", actual=words(error)))
@@ -139,8 +139,3 @@ def _unreadable(expected: RowSet) -> TableComparison:
         expected_digest=expected.digest,
         actual_digest=UNREADABLE,
     )
-
-
-def _says_damaged(error: psycopg.Error) -> bool:
-    """Whether PostgreSQL speaks of damaged data (class XX) or unreadable files (class 58)."""
-    return (error.sqlstate or "")[:2] in {"XX", "58"}

@@ -85,7 +85,7 @@ def judge(
         _judge_row(found, effect, entry, versions.get(row), barred.get(row, ()))
     for row, attempts in barred.items():
         if row not in left:
-            _judge_barred(found, *attempts[0], versions.get(row))
+            _judge_barred(found, attempts, versions.get(row))
     return LedgerJudgement(
         acknowledged=len(must),
         rows=len(left.keys() | barred.keys()),
@@ -128,15 +128,16 @@ def _judge_row(
         found.unexpected.setdefault(culprit.request_id, f"{_name(culprit)}: {what}")
 
 
-def _judge_barred(found: _Findings, effect: Effect, entry: Entry, version: int | None) -> None:
-    """Judge a row that only transactions that must not be there changed; ``effect`` is the first one's.
+def _judge_barred(found: _Findings, attempts: Iterable[tuple[Effect, Entry]], version: int | None) -> None:
+    """Judge a row that only transactions that must not be there changed; the first whose change shows is named.
 
-    Before it the row was there with a lower version, or, if it left the first version, was not there at all.
+    Before a change the row was there with a lower version, or, if it left the first version, was not there at all.
     """
-    done = version is None if effect.version is None else version is not None and version >= effect.version
-    if done:
-        text = f"{_name(entry)}: {effect.table} {effect.key}: {_state(version)}, though the transaction is not there"
-        found.unexpected.setdefault(entry.request_id, text)
+    for effect, entry in attempts:
+        if version is None if effect.version is None else version is not None and version >= effect.version:
+            text = f"{_name(entry)}: {effect.table} {effect.key}: {_state(version)}, though the transaction is not there"
+            found.unexpected.setdefault(entry.request_id, text)
+            return
 
 
 def _request_ids(cursor: Cursor) -> set[str]:

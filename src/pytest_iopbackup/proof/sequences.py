@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 
-from pytest_iopbackup.proof.session import Connection, Cursor, reading
+from pytest_iopbackup.proof.session import Connection, Cursor, reading, says_damaged, value, words
 from pytest_iopbackup.record import Finding
 
 OWNED = """
@@ -54,6 +55,11 @@ class SequenceState:
         """Whether recovery to the moment of this state may give ``restored``."""
         low, high = sorted((self.last_value, self.logged))
         return low <= restored.last_value <= high and restored.is_called == self.is_called
+
+    def is_behind(self, reached: int) -> bool:
+        """Whether a column that has ``reached`` this value has got ahead of the sequence."""
+        ahead = reached - self.last_value if self.increment > 0 else self.last_value - reached
+        return ahead > 0 or (ahead == 0 and not self.is_called)
 
     def describe(self) -> str:
         """Return the state as a person reads it."""
@@ -98,13 +104,15 @@ def behind_columns(cursor: Cursor, states: Iterable[SequenceState]) -> Mapping[s
         state = by_name.get(name)
         if column is None or state is None:
             continue
-        furthest = "max" if increment > 0 else "min"
-        row = cursor.execute(f"SELECT pg_catalog.{furthest}({column}) FROM {table}").fetchone()
-        reached = row[0] if row else None
-        if reached is None:
+        try:
+            with cursor.connection.transaction():
+                reached = value(cursor, f"SELECT pg_catalog.{'max' if increment > 0 else 'min'}({column}) FROM {table}")
+        except psycopg.Error as error:
+            if not says_damaged(error):
+                raise
+            behind[name] = f"{table}.{column} is unreadable: {words(error)}"
             continue
-        distance = (reached - state.last_value) * (1 if increment > 0 else -1)
-        if distance > 0 or (distance == 0 and not state.is_called):
+        if reached is not None and state.is_behind(reached):
             behind[name] = f"{state.describe()}, but {table}.{column} has {reached}"
     return behind
 

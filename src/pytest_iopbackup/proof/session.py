@@ -86,3 +86,8 @@ def words(error: psycopg.Error) -> str:
     """Return PostgreSQL's own words on one line: message and detail, without the query."""
     parts = (error.diag.message_primary, error.diag.message_detail)
     return "; ".join(part for part in parts if part) or " ".join(str(error).split()) or type(error).__name__
+
+
+def says_damaged(error: psycopg.Error) -> bool:
+    """Whether PostgreSQL speaks of damaged data (class XX) or unreadable files (class 58)."""
+    return (error.sqlstate or "")[:2] in {"XX", "58"}

@@ -167,6 +167,8 @@ def _beside_rows(name: str, proof: ProofFacts) -> Iterator[str]:
         yield from _differing(f"{table.table}, missing", table.missing)
         yield from _differing(f"{table.table}, unexpected", table.unexpected)
         yield from _differing(f"{table.table}, changed", table.changed)
+    for table_name, why in proof.skipped.items():
+        yield f"- {table_name}: rows not compared, {why}"
     for finding in proof.findings:
         yield f"- {finding.kind} {finding.name}: expected {finding.expected}, found {finding.actual}"
 

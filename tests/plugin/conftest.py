@@ -1,0 +1,110 @@
+"""pytest under test, with a drill that needs no server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+# Imported here, so that a pytest inside this one does not import its own copy of each.
+import pytest_iopbackup.active
+import pytest_iopbackup.reports.codec
+from pytest_iopbackup.drill import Drill, Progress
+from pytest_iopbackup.scenario.model import Dataset
+from pytest_iopbackup.session import Session
+from running import write_scenario
+from scripted import Script, ScriptedDrill
+
+
+def write_program(folder: Path, name: str, prints: str) -> Path:
+    """Write a program that prints a version, as PostgreSQL's and pgBackRest's do."""
+    program = folder / name
+    program.write_text(f"#!/bin/sh\necho '{prints}'\n")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture
+def programs(base: Path) -> Path:
+    """Give a directory with something that looks like PostgreSQL's programs and pgBackRest."""
+    folder = base / "bin"
+    folder.mkdir(mode=0o755)
+    for name in ("postgres", "initdb", "psql", "pg_controldata"):
+        write_program(folder, name, f"{name} (PostgreSQL) 15.8 (Debian 15.8-0)")
+    write_program(folder, "pgbackrest", "pgBackRest 2.45")
+    return folder
+
+
+@dataclass
+class Project:
+    """A project of somebody who has the plugin, and a pytest inside this one that runs there."""
+
+    pytester: pytest.Pytester
+    base: Path
+    programs: Path
+    script: dict[str, object] = field(default_factory=dict)
+    """By scripted verb: facts to give or an exception to raise."""
+    drills: list[ScriptedDrill] = field(default_factory=list)
+    datasets: list[Dataset] = field(default_factory=list)
+
+    def run(self, *arguments: str) -> pytest.RunResult:
+        """Run pytest with stacks in a directory of the test's own."""
+        return self.pytester.runpytest_inprocess("-p", "no:cacheprovider", *self.places, *arguments)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The options that name places."""
+        return (
+            f"--iop-work-dir={self.base}",
+            f"--iop-pg-bin={self.programs}",
+            f"--iop-pgbackrest={self.programs}/pgbackrest",
+        )
+
+    @property
+    def reports(self) -> list[str]:
+        """What is in the default report directory."""
+        folder = self.pytester.path / "reports"
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+    @property
+    def left(self) -> list[str]:
+        """What runs have left in their directory."""
+        return sorted(path.name for path in self.base.iterdir() if path != self.programs)
+
+
+def all_output(result: pytest.RunResult) -> str:
+    """Return everything that pytest printed."""
+    return result.stdout.str() + result.stderr.str()
+
+
+@pytest.fixture
+def project(
+    pytester: pytest.Pytester, base: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Project]:
+    """Give a project with a scenario ``mine`` in ``drills``, where stacks are scripted."""
+    made = Project(pytester, base, programs)
+
+    @contextmanager
+    def provide(_session: Session, dataset: Dataset, _progress: Progress) -> Iterator[Drill]:
+        drill = ScriptedDrill(base, made.script)
+        made.drills.append(drill)
+        made.datasets.append(dataset)
+        yield drill
+
+    monkeypatch.setattr(Session, "provide", provide)
+    monkeypatch.delenv("CI", raising=False)
+    drills = pytester.mkdir("drills")
+    write_scenario(drills, "mine")
+    pytester.makeconftest(
+        """
+        from pathlib import Path
+
+        def pytest_iopbackup_register(registry):
+            registry.add_scenarios(Path(__file__).parent / "drills")
+        """
+    )
+    pytester.makeini("[pytest]")
+    return made
