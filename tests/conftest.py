@@ -9,7 +9,7 @@ import pytest
 
 from running import work_directory
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "project"]
 
 
 @pytest.fixture

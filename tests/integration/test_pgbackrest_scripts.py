@@ -466,26 +466,29 @@ def test_a_run_that_ignores_the_signal_is_killed(stack: System) -> None:
     assert recorded(stack)["last"]["exit_code"] == 128 + signal.SIGKILL
 
 
-@pytest.mark.parametrize(
-    ("text", "stop", "again"),
-    [
-        pytest.param("exit 0", signal.SIGTERM, False, id="after-success"),
-        pytest.param("exit 1", signal.SIGTERM, True, id="after-failure"),
-        pytest.param("sleep 600", signal.SIGKILL, True, id="after-a-crash"),
-    ],
-)
-def test_a_restarted_worker_runs_only_if_it_has_to(stack: System, text: str, stop: signal.Signals, again: bool) -> None:
-    script = job(stack, text)
-    before = ("running", 0) if stop == signal.SIGKILL else ("waiting", 1)
-    with stack.started(stack.scripts / "worker.sh", "job", script) as (process, _):
-        wait_for(is_in(stack, *before))
-        process.send_signal(stop)
-        process.wait(10)
-    script.write_text("#!/bin/bash\nexit 0\n")
-    with stack.started(stack.scripts / "worker.sh", "job", script) as (process, mark):
-        wait_for(lambda: recorded(stack)["pid"] == process.pid and recorded(stack)["state"] == "waiting")
+@pytest.mark.parametrize(("exit_code", "again"), [(0, False), (1, True)])
+def test_a_restarted_worker_runs_only_if_the_last_run_failed(stack: System, exit_code: int, *, again: bool) -> None:
+    script = job(stack, f"exit {exit_code}")
+    for runs in (1, 1 + again):
+        with stack.started(stack.scripts / "worker.sh", "job", script) as (process, mark):
+            wait_for(lambda: recorded(stack).get("pid") == process.pid and is_in(stack, "waiting", runs)())
+            end(process, mark, within=1)
+        assert recorded(stack)["runs"] == runs
+
+
+def test_a_run_that_never_ended_is_repeated(stack: System) -> None:
+    script = job(stack, f"[[ ! -e {stack.state}/hang ]] || sleep 600")
+    worker = (stack.scripts / "worker.sh", "job", script)
+    with stack.started(*worker, PGBACKREST_FREQUENCY="1") as (process, _):
+        wait_for(is_in(stack, "waiting", 1))
+        (stack.state / "hang").touch()
+        wait_for(is_in(stack, "running", 1))
+        process.kill()
+        process.wait(5)
+    (stack.state / "hang").unlink()
+    with stack.started(*worker) as (process, mark):
+        wait_for(is_in(stack, "waiting", 2))
         end(process, mark, within=1)
-    assert recorded(stack)["runs"] == before[1] + again
 
 
 def test_a_stopped_check_leaves_no_probe_behind(stack: System) -> None:

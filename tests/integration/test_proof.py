@@ -982,7 +982,7 @@ def test_ledger(workload: psycopg.Connection[Any], statement: str, lost: list[st
 
 
 def test_ledger_sees_past_a_first_attempt(workload: psycopg.Connection[Any]) -> None:
-    """What is rolled back leaves a version that nobody commits; a commit after the mark may follow it on the same row."""
+    """A doomed change leaves a version that nobody commits; a commit after the mark may follow on the same row."""
     attempts = (
         entry(20, Outcome.ROLLED_BACK, None, ("accounts", S, 1_000_000_002)),
         entry(21, Outcome.ACKNOWLEDGED, 1, ("accounts", S, 2)),

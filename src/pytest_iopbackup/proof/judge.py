@@ -135,7 +135,9 @@ def _judge_barred(found: _Findings, attempts: Iterable[tuple[Effect, Entry]], ve
     """
     for effect, entry in attempts:
         if version is None if effect.version is None else version is not None and version >= effect.version:
-            text = f"{_name(entry)}: {effect.table} {effect.key}: {_state(version)}, though the transaction is not there"
+            text = (
+                f"{_name(entry)}: {effect.table} {effect.key}: {_state(version)}, though the transaction is not there"
+            )
             found.unexpected.setdefault(entry.request_id, text)
             return
 

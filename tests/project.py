@@ -10,13 +10,11 @@ from pathlib import Path
 import pytest
 
 # Imported here, so that a pytest inside this one does not import its own copy of each.
-import pytest_iopbackup.active
-import pytest_iopbackup.reports.codec
 from pytest_iopbackup.drill import Drill, Progress
 from pytest_iopbackup.scenario.model import Dataset
 from pytest_iopbackup.session import Session
 from running import write_scenario
-from scripted import Script, ScriptedDrill
+from scripted import ScriptedDrill
 
 
 def write_program(folder: Path, name: str, prints: str) -> Path:
