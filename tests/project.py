@@ -11,6 +11,8 @@ import pytest
 
 # Imported here, so that a pytest inside this one does not import its own copy of each.
 from pytest_iopbackup.drill import Drill, Progress
+from pytest_iopbackup.record import RunRecord
+from pytest_iopbackup.reports import codec
 from pytest_iopbackup.scenario.model import Dataset
 from pytest_iopbackup.session import Session
 from running import write_scenario
@@ -47,19 +49,24 @@ class Project:
     """By scripted verb: facts to give or an exception to raise."""
     drills: list[ScriptedDrill] = field(default_factory=list)
     datasets: list[Dataset] = field(default_factory=list)
+    trouble: Exception | None = None
+    """Raised where a stack would come up."""
 
-    def run(self, *arguments: str) -> pytest.RunResult:
-        """Run pytest with stacks in a directory of the test's own."""
-        return self.pytester.runpytest_inprocess("-p", "no:cacheprovider", *self.places, *arguments)
+    def run(self, *arguments: str, programs: bool = True) -> pytest.RunResult:
+        """Run pytest with stacks in a directory of the test's own; ``programs`` says where PostgreSQL's are."""
+        # Each of these plugins would import its package anew, with assertions rewritten, for each pytest inside this one.
+        plugins = ("no:cacheprovider", "no:hypothesispytest", "no:faker")
+        places = [f"--iop-work-dir={self.base}"]
+        if programs:
+            places += [f"--iop-pg-bin={self.programs}", f"--iop-pgbackrest={self.programs}/pgbackrest"]
+        return self.pytester.runpytest_inprocess(*(f"-p{plugin}" for plugin in plugins), *places, *arguments)
 
-    @property
-    def places(self) -> tuple[str, ...]:
-        """The options that name places."""
-        return (
-            f"--iop-work-dir={self.base}",
-            f"--iop-pg-bin={self.programs}",
-            f"--iop-pgbackrest={self.programs}/pgbackrest",
+    def records(self) -> list[RunRecord]:
+        """Return what the runs so far have recorded, the oldest first."""
+        files = sorted(
+            (self.pytester.path / "reports").glob("2*/record.json"), key=lambda file: file.stat().st_mtime_ns
         )
+        return [codec.from_json(file.read_text(encoding="utf-8"), RunRecord) for file in files]
 
     @property
     def reports(self) -> list[str]:
@@ -79,14 +86,14 @@ def all_output(result: pytest.RunResult) -> str:
 
 
 @pytest.fixture
-def project(
-    pytester: pytest.Pytester, base: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Project]:
+def project(pytester: pytest.Pytester, base: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Give a project with a scenario ``mine`` in ``drills``, where stacks are scripted."""
     made = Project(pytester, base, programs)
 
     @contextmanager
     def provide(_session: Session, dataset: Dataset, _progress: Progress) -> Iterator[Drill]:
+        if made.trouble:
+            raise made.trouble
         drill = ScriptedDrill(base, made.script)
         made.drills.append(drill)
         made.datasets.append(dataset)

@@ -43,8 +43,3 @@ class Narrator:
         """Say how long the work took and how it ended."""
         text = f"{self._head}  {seconds:.1f} s  {words}".rstrip()
         self._write(f"\r\033[K{text}\n" if self._live else f"{text}\n")
-
-
-def silent() -> Narrator:
-    """Return a narrator that says nothing."""
-    return Narrator(lambda _: None, live=False)

@@ -20,6 +20,7 @@ Progress = Callable[[int, int], None]
 
 _PERCENT = re.compile(r"DETAIL: .*, (\d+(?:\.\d+)?)%\)")
 _HISTORY_LINE = re.compile(r"\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)")
+_JSON = re.compile(r"^[\[{].*", re.MULTILINE | re.DOTALL)
 _DETAIL = {"PGBACKREST_LOG_LEVEL_CONSOLE": "detail"}
 
 
@@ -39,7 +40,7 @@ def info(stack: Stack, limits: Limits) -> Info:
     Raises IopError when the stanza's status is neither 0 (ok) nor 2 (no valid backups).
     """
     result = stack.host(Service.BACKUP).run(["pgbackrest", "info", "--output=json"], timeout=limits.command)
-    stanzas: list[dict[str, Any]] = [entry for entry in json.loads(result.stdout) if entry["name"] == stack.stanza]
+    stanzas: list[dict[str, Any]] = [entry for entry in json_in(result) if entry["name"] == stack.stanza]
     if not stanzas or stanzas[0]["status"]["code"] not in {0, 2}:
         said = stanzas[0]["status"]["message"] if stanzas else "it does not know the stanza"
         raise IopError(
@@ -131,7 +132,18 @@ def _list(stack: Stack, directory: PurePosixPath, limits: Limits) -> list[str]:
     result = stack.host(Service.BACKUP).run(
         ["pgbackrest", "repo-ls", "--output=json", str(directory)], timeout=limits.command
     )
-    return list(json.loads(result.stdout))
+    return list(json_in(result))
+
+
+def json_in(result: CommandResult) -> Any:
+    """Return the JSON that pgBackRest printed; from 2.53 on, warnings of its configuration may stand before it.
+
+    Raises IopError where there is none.
+    """
+    document = _JSON.search(result.stdout)
+    if document is None:
+        raise IopError(f"no JSON in what was printed: {result.describe()}")
+    return json.loads(document[0])
 
 
 def _backup(entry: dict[str, Any]) -> BackupFacts:

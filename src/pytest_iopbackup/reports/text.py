@@ -54,5 +54,5 @@ def _proof(proof: ProofFacts) -> str:
     parts = [f"{number(proof.rows)} rows in {len(proof.tables)} tables", f"{proof.sequences} sequences"]
     parts.append(f"{proof.objects} objects")
     if proof.ledger:
-        parts.append(f"{proof.ledger.acknowledged} transactions of the ledger")
+        parts.append(f"{proof.ledger.acknowledged} transactions")
     return "exactly as marked: " + ", ".join(parts)
