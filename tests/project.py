@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 # Imported here, so that a pytest inside this one does not import its own copy of each.
-from pytest_iopbackup.drill import Drill, Progress
+from pytest_iopbackup import session
+from pytest_iopbackup.cluster import checks
 from pytest_iopbackup.record import RunRecord
 from pytest_iopbackup.reports import codec
-from pytest_iopbackup.scenario.model import Dataset
-from pytest_iopbackup.session import Session
+from pytest_iopbackup.stack.base import Service
 from running import write_scenario
 from scripted import ScriptedDrill
 
@@ -39,6 +38,22 @@ def programs(base: Path) -> Path:
 
 
 @dataclass
+class DirectoryOnly:
+    """A stack that is nothing but its directory."""
+
+    directory: Path
+    kept: bool = False
+
+    def start_database(self) -> None: ...
+
+    def start(self, service: Service) -> None: ...
+
+    def close(self) -> None:
+        if not self.kept:
+            shutil.rmtree(self.directory)
+
+
+@dataclass
 class Project:
     """A project of somebody who has the plugin, and a pytest inside this one that runs there."""
 
@@ -48,18 +63,21 @@ class Project:
     script: dict[str, object] = field(default_factory=dict)
     """By scripted verb: facts to give or an exception to raise."""
     drills: list[ScriptedDrill] = field(default_factory=list)
-    datasets: list[Dataset] = field(default_factory=list)
+    templates: list[str] = field(default_factory=list)
+    """Seed and users of each stack's dataset."""
     trouble: Exception | None = None
     """Raised where a stack would come up."""
 
     def run(self, *arguments: str, programs: bool = True) -> pytest.RunResult:
         """Run pytest with stacks in a directory of the test's own; ``programs`` says where PostgreSQL's are."""
-        # Each of these plugins would import its package anew, with assertions rewritten, for each pytest inside this one.
+        # Each of these plugins would import its package anew for each pytest inside this one.
         plugins = ("no:cacheprovider", "no:hypothesispytest", "no:faker")
         places = [f"--iop-work-dir={self.base}"]
         if programs:
             places += [f"--iop-pg-bin={self.programs}", f"--iop-pgbackrest={self.programs}/pgbackrest"]
-        return self.pytester.runpytest_inprocess(*(f"-p{plugin}" for plugin in plugins), *places, *arguments)
+        return self.pytester.runpytest_inprocess(
+            *(f"-p{plugin}" for plugin in plugins), *places, *arguments, no_reraise_ctrlc=True
+        )
 
     def records(self) -> list[RunRecord]:
         """Return what the runs so far have recorded, the oldest first."""
@@ -90,16 +108,26 @@ def project(pytester: pytest.Pytester, base: Path, programs: Path, monkeypatch: 
     """Give a project with a scenario ``mine`` in ``drills``, where stacks are scripted."""
     made = Project(pytester, base, programs)
 
-    @contextmanager
-    def provide(_session: Session, dataset: Dataset, _progress: Progress) -> Iterator[Drill]:
+    def ensure_template(_workspace: Path, key: str, *_: object) -> Path:
+        made.templates.append(key)
+        return base
+
+    def clone(_template: Path, directory: Path, _settings: object) -> DirectoryOnly:
+        directory.mkdir()
+        return DirectoryOnly(directory)
+
+    def await_green(*_: object) -> None:
         if made.trouble:
             raise made.trouble
-        drill = ScriptedDrill(base, made.script)
-        made.drills.append(drill)
-        made.datasets.append(dataset)
-        yield drill
 
-    monkeypatch.setattr(Session, "provide", provide)
+    def make_drill(_stack: object, evidence: Path, **_: object) -> ScriptedDrill:
+        made.drills.append(ScriptedDrill(evidence, made.script))
+        return made.drills[-1]
+
+    monkeypatch.setattr(session, "ensure_template", ensure_template)
+    monkeypatch.setattr(session, "clone", clone)
+    monkeypatch.setattr(checks, "await_green", await_green)
+    monkeypatch.setattr(session, "Drill", make_drill)
     monkeypatch.delenv("CI", raising=False)
     drills = pytester.mkdir("drills")
     write_scenario(drills, "mine")

@@ -1,4 +1,4 @@
-"""Real pytest runs as child processes, and what they leave behind, found without the package's own code."""
+"""Real pytest runs as child processes, and what they leave behind: found without the package's own code."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from pytest_iopbackup.stack.workspace import sweep
 
 # Its steps are short, but each is there: what a signal hits differs from step to step.
 SCENARIO = """\
@@ -48,22 +50,23 @@ def work_directory() -> Iterator[Path]:
 
 
 class Run:
-    """A pytest run in a process group of its own, as a shell starts it; its output is read as it comes."""
+    """A Python module run in a process group of its own, as a shell starts it; its output is read as it comes."""
 
     def __init__(
         self,
         *arguments: str,
         cwd: Path,
         base: Path,
-        python: str = sys.executable,
+        python: str | Path = sys.executable,
         terminal: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "IOP_"))}
         inherited.pop("CI", None)
+        self._base = base
         reading, writing = pty.openpty() if terminal else os.pipe()
         self._process = subprocess.Popen(
-            [python, "-m", *(arguments or ("pytest",))],
+            [python, "-m", *arguments],
             cwd=cwd,
             env={**inherited, "TMPDIR": str(base), "TERM": "xterm", "COLUMNS": "200", **(environment or {})},
             stdin=subprocess.DEVNULL,
@@ -126,11 +129,12 @@ class Run:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(10)
+            sweep(self._base)
 
 
 @dataclass(frozen=True)
 class Remains:
-    """What there is of runs in a directory: entries below it, processes, shared memory of its servers."""
+    """What there is of runs in a directory: theirs in it, processes, shared memory of their servers."""
 
     directories: frozenset[str]
     processes: frozenset[str]
@@ -151,7 +155,7 @@ def remains(base: Path, *, segments: frozenset[tuple[int, int]] = frozenset()) -
     rows = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
     existing = {(int(row[1]), int(row[4])) for row in rows}
     return Remains(
-        directories=frozenset(entry.name for entry in base.iterdir()),
+        directories=frozenset(entry.name for entry in base.glob("iop-*")),
         processes=frozenset(_processes(os.fsencode(base))),
         segments=frozenset(noted & existing),
     )

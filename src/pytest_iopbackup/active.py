@@ -63,7 +63,6 @@ class Active:
                 writer.make_parent(self._options.report_dir)
                 self._session.prepare()
         except IopError as error:
-            self._session.close()
             raise pytest.UsageError(str(error)) from None
         paths = [str(path) for path in self._selected]
         only_scenarios = config.args_source is not pytest.Config.ArgsSource.ARGS

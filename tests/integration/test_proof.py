@@ -835,7 +835,7 @@ def test_capture_is_for_its_owner_alone(expected: Capture) -> None:
 
 
 MARK = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
-A, B, C, D, S, Z = (f"00000000-0000-4000-9000-00000000000{digit}" for digit in "abcdef")
+A, B, C, D, S, Z, NEW = (f"00000000-0000-4000-9000-00000000000{digit}" for digit in "abcdef0")
 
 
 def request(number: int) -> str:
@@ -991,6 +991,19 @@ def test_ledger_sees_past_a_first_attempt(workload: psycopg.Connection[Any]) -> 
     assert judge(ledger, MARK, workload).unexpected.total == 0
     workload.execute(f"UPDATE identity.accounts SET version = 2 WHERE id = '{S}'")
     assert request(21) in judge(ledger, MARK, workload).unexpected.examples[0]
+
+
+def test_ledger_knows_that_a_row_made_and_deleted_after_the_mark_is_rightly_absent(
+    workload: psycopg.Connection[Any],
+) -> None:
+    made_and_deleted = (
+        entry(20, Outcome.ACKNOWLEDGED, 1, ("accounts", NEW, 1)),
+        entry(21, Outcome.ACKNOWLEDGED, 2, ("accounts", NEW, None)),
+    )
+    ledger = (*LEDGER, *made_and_deleted)
+    assert judge(ledger, MARK, workload).unexpected.total == 0
+    workload.execute(f"INSERT INTO identity.accounts VALUES ('{NEW}', 1)")
+    assert request(20) in judge(ledger, MARK, workload).unexpected.examples[0]
 
 
 def test_ledger_knows_requests_that_were_there_before(workload: psycopg.Connection[Any]) -> None:

@@ -6,7 +6,6 @@ import pytest
 
 from project import Project, all_output
 from pytest_iopbackup.errors import MachineError
-from pytest_iopbackup.scenario.model import Dataset
 
 
 def test_a_test_gets_a_drill_of_its_own(project: Project) -> None:
@@ -21,7 +20,7 @@ def test_a_test_gets_a_drill_of_its_own(project: Project) -> None:
     )
     project.run().assert_outcomes(passed=2)
     assert [drill.verbs for drill in project.drills] == [["backup"], ["mark"]]
-    assert project.datasets == [Dataset(), Dataset()]
+    assert project.templates == ["42-2000", "42-2000"]
     assert project.left == []
     assert project.reports == []
 
@@ -40,7 +39,7 @@ def test_a_marker_chooses_the_data(project: Project) -> None:
         """
     )
     project.run("--strict-markers").assert_outcomes(passed=2)
-    assert project.datasets == [Dataset(users=70), Dataset(users=50, seed=7)]
+    assert project.templates == ["42-70", "7-50"]
 
 
 @pytest.mark.parametrize("arguments", ["user=50", "50", "50, 7", "users=50, size=1"])

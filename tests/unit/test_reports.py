@@ -225,7 +225,7 @@ def test_the_run_table_has_a_row_for_each_scenario() -> None:
     lines = run_table(run(scenario(), FAILING, late)).splitlines()
     assert lines[0].split() == ["scenario", "verdict", "set-up", "s", "steps", "s", "restore", "s", "proven"]
     assert lines[2].split()[:5] == ["pitr", "passed", "3.2", "12.5", "2.0"]
-    assert "32 rows in 1 tables, 4 sequences, 284 objects, 190 transactions of the ledger" in lines[2]
+    assert "32 rows in 1 tables, 4 sequences, 284 objects, 190 transactions" in lines[2]
     assert "failed" in lines[3]
     assert lines[3].endswith("identity.membership: 1 row missing")
     assert "unknown" in lines[4]

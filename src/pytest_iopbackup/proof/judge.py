@@ -15,6 +15,7 @@ from datetime import datetime
 from psycopg import sql
 
 from pytest_iopbackup.dataset.ledger import Effect, Entry, Outcome
+from pytest_iopbackup.dataset.plan import DOOMED
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.difference import EXAMPLES
 from pytest_iopbackup.proof.session import Connection, Cursor, reading, value
@@ -128,18 +129,26 @@ def _judge_row(
         found.unexpected.setdefault(culprit.request_id, f"{_name(culprit)}: {what}")
 
 
-def _judge_barred(found: _Findings, attempts: Iterable[tuple[Effect, Entry]], version: int | None) -> None:
+def _judge_barred(found: _Findings, attempts: Sequence[tuple[Effect, Entry]], version: int | None) -> None:
     """Judge a row that only transactions that must not be there changed; the first whose change shows is named.
 
-    Before a change the row was there with a lower version, or, if it left the first version, was not there at all.
+    What was there before them follows from the first one: no row if it made one, else a row of a lower version.
     """
+    existed = _existed_before(attempts[0][0])
     for effect, entry in attempts:
-        if version is None if effect.version is None else version is not None and version >= effect.version:
-            text = (
-                f"{_name(entry)}: {effect.table} {effect.key}: {_state(version)}, though the transaction is not there"
-            )
-            found.unexpected.setdefault(entry.request_id, text)
+        if effect.version is None:
+            shows = existed and version is None
+        else:
+            shows = version is not None and (not existed or version >= effect.version)
+        if shows:
+            what = f"{effect.table} {effect.key}: {_state(version)}, though the transaction is not there"
+            found.unexpected.setdefault(entry.request_id, f"{_name(entry)}: {what}")
             return
+
+
+def _existed_before(effect: Effect) -> bool:
+    """Whether a change found a row: each adds 1 to its version, or ``DOOMED``, and a new row's was 0."""
+    return effect.version is None or effect.version not in {1, DOOMED}
 
 
 def _request_ids(cursor: Cursor) -> set[str]:
