@@ -30,12 +30,14 @@ def main() -> int:
             for _ in range(ROUNDS)
         ]
     without, with_plugin = zip(*pairs, strict=True)
-    more = statistics.median(b - a for a, b in pairs)
+    # Medians of each, not of the differences: one slow start must not count as the plugin's cost.
+    more = statistics.median(with_plugin) - statistics.median(without)
     rows = [
-        ("switched off", f"{statistics.median(without):.0f}", ""),
-        ("installed, unused", f"{statistics.median(with_plugin):.0f}", f"{more:+.1f}"),
+        ("switched off", f"{statistics.median(without):.1f}", f"{min(without):.1f}"),
+        ("installed, unused", f"{statistics.median(with_plugin):.1f}", f"{min(with_plugin):.1f}"),
+        ("difference", f"{more:+.1f}", f"{min(with_plugin) - min(without):+.1f}"),
     ]
-    print(tabulate(rows, ("pytest --collect-only", "median ms", "difference"), disable_numparse=True))
+    print(tabulate(rows, ("pytest --collect-only", "median ms", "minimum ms"), disable_numparse=True))
     print(f"ratio {statistics.median(with_plugin) / statistics.median(without):.3f}")
     print(f"bound {BOUND_MS:g} ms: {'met' if more <= BOUND_MS else 'MISSED'}")
     return 0 if more <= BOUND_MS else 1

@@ -2,7 +2,7 @@
 # core.sh: makes data directory and repository fit each other, before PostgreSQL starts; then stays, so that an operator
 # can run pgbackrest here. /tmp/ready says that it has got that far.
 #
-# No cluster yet: makes one, unless the repository knows the stanza, for then the data was lost and belongs restored.
+# No cluster yet: makes one, unless the repository knows the stanza, for then the data was lost and is to be restored.
 # Then creates the stanza, or upgrades it if PostgreSQL's major version has changed.
 # Any error ends it; Docker starts it again, so that a repository that comes late is waited for.
 set -Eeuo pipefail
@@ -14,8 +14,8 @@ fail() { # MESSAGE HINT
 
 say() { printf 'core.sh: %s\n' "$1"; }
 
-# Prints two words: info's status code of the stanza (its documentation lists them), and PostgreSQL's version as the
-# repository has it. Messages may stand before the JSON, which is one line.
+# Prints two words: the stanza's status code as pgbackrest info has it, and the version of PostgreSQL that the repository
+# knows for it. Messages may stand before the JSON, which is one line.
 look_up_stanza() {
     pgbackrest info --output=json | grep '^\[{' | python3 -c '
 import json, sys
@@ -46,7 +46,7 @@ read -r code version <<<"$state"
 
 if [[ ! -e $PGDATA/PG_VERSION ]]; then
     ((code == unknown_stanza)) ||
-        fail "$PGDATA holds no cluster, but the repository knows the stanza $PGBACKREST_STANZA: the data is lost" \
+        fail "$PGDATA holds no cluster, but the repository may hold backups of it (stanza $PGBACKREST_STANZA, status $code)" \
             "restore it: ./control.sh restore; for a new, empty database set another PGBACKREST_STANZA"
     say "making a new cluster in $PGDATA"
     make_cluster

@@ -11,6 +11,7 @@ import pytest
 # Imported here, so that a pytest inside this one does not import its own copy of each.
 from pytest_iopbackup import session
 from pytest_iopbackup.cluster import checks
+from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.record import RunRecord
 from pytest_iopbackup.reports import codec
 from pytest_iopbackup.stack.base import Service
@@ -120,8 +121,8 @@ def project(pytester: pytest.Pytester, base: Path, programs: Path, monkeypatch: 
         if made.trouble:
             raise made.trouble
 
-    def make_drill(_stack: object, evidence: Path, **_: object) -> ScriptedDrill:
-        made.drills.append(ScriptedDrill(evidence, made.script))
+    def make_drill(_stack: object, evidence: Path, *, seed: int, limits: Limits) -> ScriptedDrill:
+        made.drills.append(ScriptedDrill(evidence, made.script, seed=seed, limits=limits))
         return made.drills[-1]
 
     monkeypatch.setattr(session, "ensure_template", ensure_template)

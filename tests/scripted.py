@@ -88,8 +88,8 @@ Script = Mapping[str, object]
 class ScriptedDrill(Drill):
     """Answers every verb from a script, and notes what was asked of it."""
 
-    def __init__(self, evidence: Path, script: Script) -> None:
-        super().__init__(cast("Stack", None), evidence, seed=42, limits=Limits())
+    def __init__(self, evidence: Path, script: Script, *, seed: int = 42, limits: Limits | None = None) -> None:
+        super().__init__(cast("Stack", None), evidence, seed=seed, limits=limits or Limits())
         self.asked: list[tuple[object, ...]] = []
         self._script = script
 
@@ -123,6 +123,9 @@ class ScriptedDrill(Drill):
 
     def check(self) -> tuple[CheckFacts, ...]:
         return self._answer(CHECKS, "check")
+
+    def logs(self) -> Mapping[str, str]:
+        return {"postgresql.log": "LOG:  ready"}
 
     def _answer(self, facts: T, verb: str, *arguments: object) -> T:
         self.asked.append((verb, *arguments))

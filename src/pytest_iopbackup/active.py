@@ -76,7 +76,7 @@ class Active:
     def provide_for(self, item: pytest.Item) -> Iterator[Drill]:
         """Give a stack for one test; trouble with it is told in its own words, without a traceback into the harness."""
         try:
-            with self._announcing_kept(), self._session.provide(_dataset(item), nothing) as drill:
+            with self._announcing_kept(), self._session.provide(_dataset(item), lambda _name: nothing) as drill:
                 yield drill
                 drill.failed = item.stash.get(_FAILED, False)
         except IopError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -165,6 +165,10 @@ class Drill:
         """Return a table's present row set: how many rows, and their digest. ``table`` is ``schema.table``."""
         with self.stack.connect(autocommit=False) as connection:
             return rowset.read(connection, table)
+
+    def logs(self) -> Mapping[str, str]:
+        """Return the last lines of each of the stack's logs."""
+        return self.stack.logs()
 
     def check(self) -> tuple[CheckFacts, ...]:
         """Run the stack's own checks once. Raises IopError when one is not ok."""

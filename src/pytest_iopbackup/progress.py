@@ -17,14 +17,21 @@ class Narrator:
     def __init__(self, write: Callable[[str], None], *, live: bool) -> None:
         self._write = write
         self._live = live
-        self._head = ""
+        self._head = self._stage = ""
         self._shown = 0.0
 
     def begin(self, head: str) -> None:
         """Announce a piece of work as it starts."""
-        self._head = head
+        self._head, self._stage = head, ""
         self._shown = time.monotonic()
         self._write(f"{head} …" if self._live else f"{head} …\n")
+
+    def stage(self, name: str) -> Callable[[int, int], None]:
+        """Say which part of the work goes on; returns what to call with its progress."""
+        self._stage = f": {name}"
+        if self._live:
+            self._write(f"\r\033[K{self._head}{self._stage} …")
+        return self.advance
 
     def advance(self, done: int, total: int) -> None:
         """Say how far the work is; at most ten times a second on a terminal, every five seconds elsewhere."""
@@ -35,9 +42,9 @@ class Narrator:
         share = min(done / total, 1.0)
         if self._live:
             filled = int(share * _BAR)
-            self._write(f"\r\033[K{self._head} {'█' * filled}{'░' * (_BAR - filled)} {share:4.0%}")
+            self._write(f"\r\033[K{self._head}{self._stage} {'█' * filled}{'░' * (_BAR - filled)} {share:4.0%}")
         else:
-            self._write(f"{self._head}: {share:.0%}\n")
+            self._write(f"{self._head}{self._stage}: {share:.0%}\n")
 
     def end(self, seconds: float, words: str) -> None:
         """Say how long the work took and how it ended."""

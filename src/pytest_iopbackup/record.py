@@ -236,6 +236,8 @@ class ScenarioRecord:
     reason: str | None = None
     kept: str | None = None
     """Directory that was kept for inspection."""
+    logs: Mapping[str, str] = field(default_factory=dict)
+    """Last lines of each log of the stack, if the scenario did not pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

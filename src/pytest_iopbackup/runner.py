@@ -10,20 +10,21 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from pytest_iopbackup.drill import Drill, Progress
+from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import DeadlineError, IopError, MachineError, ProofError
 from pytest_iopbackup.progress import Narrator
 from pytest_iopbackup.proof.verdict import verdict
 from pytest_iopbackup.record import ScenarioRecord, StepRecord, Verdict
 from pytest_iopbackup.reports.text import note
 from pytest_iopbackup.scenario import model
+from pytest_iopbackup.stack.template import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """Where a scenario runs: how to get a stack for it, and what the record says about it."""
 
-    provide: Callable[[model.Dataset, Progress], AbstractContextManager[Drill]]
+    provide: Callable[[model.Dataset, Stage], AbstractContextManager[Drill]]
     seed: int
     stack: str
     versions: Mapping[str, str]
@@ -39,15 +40,17 @@ def run_scenario(scenario: model.Scenario, setting: Setting, narrator: Narrator)
     started, clock = datetime.now(timezone.utc), time.monotonic()
     begun = ended = None
     steps: list[StepRecord] = []
+    logs: Mapping[str, str] = {}
     narrator.begin(f"{scenario.name}: bringing the stack up")
     try:
-        with setting.provide(scenario.dataset, narrator.advance) as drill:
+        with setting.provide(scenario.dataset, narrator.stage) as drill:
             begun = time.monotonic()
             narrator.end(begun - clock, f"{setting.stack}, {scenario.dataset.users} users")
             drill.progress = narrator.advance
             steps = _run_steps(scenario, drill, narrator)
             ended = time.monotonic()
             drill.failed = _conclude(steps)[0] is not Verdict.PASSED
+            logs = drill.logs() if drill.failed else {}
         outcome, reason = _conclude(steps)
     except Exception as error:  # whatever it is, it is a verdict with a reason
         outcome = Verdict.worst([*(step.verdict for step in steps), _blame(error)])
@@ -74,6 +77,7 @@ def run_scenario(scenario: model.Scenario, setting: Setting, narrator: Narrator)
         configuration=setting.configuration,
         verdict=outcome,
         reason=reason,
+        logs=logs,
     )
 
 

@@ -17,7 +17,7 @@ from pytest_iopbackup import __version__, resources
 from pytest_iopbackup.cluster import checks
 from pytest_iopbackup.dataset.load import load
 from pytest_iopbackup.dataset.spec import DatasetSpec
-from pytest_iopbackup.drill import Drill, Progress
+from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import UsageError
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.progress import Narrator
@@ -26,7 +26,7 @@ from pytest_iopbackup.scenario.model import Dataset, Scenario
 from pytest_iopbackup.stack.base import Service
 from pytest_iopbackup.stack.binaries import find_binaries
 from pytest_iopbackup.stack.local import LocalSettings, LocalStack
-from pytest_iopbackup.stack.template import clone, ensure_template
+from pytest_iopbackup.stack.template import Stage, clone, ensure_template
 from pytest_iopbackup.stack.workspace import Swept, Workspace, base_directory, keep, sweep
 
 if TYPE_CHECKING:
@@ -103,10 +103,10 @@ class Session:
         return replace(record, kept=str(kept[0]) if kept else None)
 
     @contextmanager
-    def provide(self, dataset: Dataset, progress: Progress) -> Iterator[Drill]:
+    def provide(self, dataset: Dataset, stage: Stage) -> Iterator[Drill]:
         """Give a running, green stack with the dataset in it; it is removed afterwards.
 
-        It is a copy of the run's template for that dataset, which the first use builds; ``progress`` follows that.
+        It is a copy of the run's template for that dataset, which the first use builds; ``stage`` hears what goes on.
         A run that is interrupted has not failed: ``--iop-keep=failed`` then keeps nothing.
         """
         seed = self.options.seed if dataset.seed is None else dataset.seed
@@ -114,15 +114,24 @@ class Session:
 
         def load_dataset(stack: LocalStack) -> None:
             with stack.connect() as connection:
-                load(connection, spec, progress)
+                load(connection, spec, stage(f"seeding {spec.users} users"))
 
         key = f"{spec.seed}-{spec.users}"
-        template = ensure_template(self.workspace.path, key, self.settings, resources.stack_half(), load_dataset)
+        template = ensure_template(
+            self.workspace.path,
+            key,
+            self.settings,
+            stack_half=resources.stack_half(),
+            seed=load_dataset,
+            stage=stage,
+        )
+        stage("copying the template")
         self._stacks += 1
         directory = self.workspace.path / f"s-{self._process}-{self._stacks}"
         stack = clone(template, directory, self.settings)
         failed = False
         try:
+            stage("first checks")
             since = datetime.now(timezone.utc)
             stack.start_database()
             stack.start(Service.BACKUP)

@@ -11,6 +11,7 @@ import pytest
 
 from project import Project, all_output
 from pytest_iopbackup.errors import IopError, MachineError
+from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.record import Verdict
 from pytest_iopbackup.reports import writer
 from running import write_scenario
@@ -107,6 +108,35 @@ def test_steps_are_told_as_they_start_and_end_then_the_table_and_the_report(proj
         consecutive=False,
     )
     assert "\033[K" not in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("environment", "live"),
+    [({"TERM": "xterm"}, True), ({"TERM": "xterm", "CI": "true"}, False), ({"TERM": "dumb"}, False)],
+    ids=["terminal", "CI", "dumb terminal"],
+)
+def test_steps_are_told_in_place_on_a_terminal_and_as_plain_lines_in_ci(
+    project: Project, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], *, live: bool
+) -> None:
+    with (project.pytester.path / "conftest.py").open("a") as conftest:
+        conftest.write(
+            "\ndef pytest_sessionstart(session):\n"
+            "    reporter = session.config.pluginmanager.get_plugin('terminalreporter')\n"
+            "    reporter.isatty = type(reporter.isatty)(True)\n"
+        )
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = project.run("--iop-scenario=mine")
+    result.assert_outcomes(passed=1)
+    output = result.stdout.str()
+    assert ("\033[Kmine [2/5] mark here  0." in output) is live
+    assert ("\033[K" in output) is live
+
+
+def test_seed_and_time_limits_reach_the_drill(project: Project) -> None:
+    project.run("--iop-scenario=mine", "--iop-seed=7", "--iop-timeout-scale=2.5").assert_outcomes(passed=1)
+    (drill,) = project.drills
+    assert (drill.seed, drill.limits) == (7, Limits().scaled(2.5))
 
 
 def test_a_run_writes_one_report_and_latest_points_at_it(project: Project) -> None:

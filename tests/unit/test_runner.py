@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_iopbackup.drill import Drill, Progress
+from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import (
     CommandError,
     DeadlineError,
@@ -24,6 +24,7 @@ from pytest_iopbackup.progress import Narrator
 from pytest_iopbackup.record import ScenarioRecord, Verdict
 from pytest_iopbackup.runner import Setting, run_scenario
 from pytest_iopbackup.scenario import model
+from pytest_iopbackup.stack import template
 from pytest_iopbackup.stack.base import CommandResult
 from scripted import CHECKS, DIFFERENT, NOTHING_COMPARED, PROOF, WRITE, Script, ScriptedDrill
 
@@ -62,7 +63,7 @@ class Stage:
         self.said: list[str] = []
 
     @contextmanager
-    def provide(self, _dataset: model.Dataset, _progress: Progress) -> Iterator[Drill]:
+    def provide(self, _dataset: model.Dataset, _stage: template.Stage) -> Iterator[Drill]:
         if self.before:
             raise self.before
         try:
@@ -273,3 +274,8 @@ def test_every_step_is_announced_as_it_starts_and_ends_with_its_time(tmp_path: P
     assert all(line.startswith(f"{head}  0.0 s") for head, line in zip(heads, stage.said[1::2], strict=True))
     assert stage.said[3].endswith("20260115-120000F, 36.7 MB, 5.9 MB in the repository\n")
     assert stage.said[-1].endswith("FAILED: refused\n")
+
+
+def test_only_a_scenario_that_did_not_pass_carries_the_stacks_logs(tmp_path: Path) -> None:
+    assert Stage(tmp_path / "good").run().logs == {}
+    assert Stage(tmp_path / "bad", {"expect": DIFFERENT}).run().logs == {"postgresql.log": "LOG:  ready"}

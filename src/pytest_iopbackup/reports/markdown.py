@@ -63,6 +63,8 @@ def _scenario(scenario: ScenarioRecord) -> Iterator[str]:
     yield from _backups(scenario.steps)
     yield from _restores(scenario.steps)
     yield from _proofs(scenario.steps)
+    for name, tail in scenario.logs.items():
+        yield f"\n<details><summary>{name}, last lines</summary>\n\n```\n{tail}\n```\n</details>"
     yield "\n### Configuration under test\n"
     yield _table(("file", "SHA-256"), [(name, f"`{digest[:16]}…`") for name, digest in scenario.configuration.items()])
 

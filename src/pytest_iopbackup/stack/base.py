@@ -123,6 +123,9 @@ class Stack(Protocol):
     def database_log_size(self) -> int:
         """Return the present size of PostgreSQL's log in bytes."""
 
+    def logs(self) -> Mapping[str, str]:
+        """Return the last lines of each of its logs."""
+
     def versions(self) -> Mapping[str, str]:
         """Return the versions of PostgreSQL and pgBackRest."""
 

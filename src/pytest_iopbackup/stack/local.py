@@ -200,6 +200,10 @@ class LocalStack:
         log = self._log(Service.DATABASE)
         return log.stat().st_size if log.exists() else 0
 
+    def logs(self) -> Mapping[str, str]:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        return {self._log(service).name: self.log_tail(service, lines=40) for service in Service}
+
     def log_tail(self, service: Service, lines: int = 8) -> str:
         """Return the last lines of a service's log."""
         log = self._log(service)

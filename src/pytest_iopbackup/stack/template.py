@@ -17,9 +17,13 @@ from pytest_iopbackup.stack.host import account
 from pytest_iopbackup.stack.local import DATABASE, LocalSettings, LocalStack
 
 Seed = Callable[[LocalStack], None]
+Stage = Callable[[str], Callable[[int, int], None]]
+"""Called with what begins; returns what to call with its progress."""
 
 
-def ensure_template(workspace: Path, key: str, settings: LocalSettings, stack_half: Path, seed: Seed) -> Path:
+def ensure_template(
+    workspace: Path, key: str, settings: LocalSettings, *, stack_half: Path, seed: Seed, stage: Stage
+) -> Path:
     """Return the template's directory, building it where this run has none yet; other processes of the run wait.
 
     ``key`` names the dataset; ``seed`` loads it into the empty database.
@@ -30,7 +34,7 @@ def ensure_template(workspace: Path, key: str, settings: LocalSettings, stack_ha
             building = workspace / f"b-{key}"
             shutil.rmtree(building, ignore_errors=True)
             with LocalStack(building, settings) as stack:
-                _build(stack, stack_half, seed)
+                _build(stack, stack_half, seed, stage)
                 building.rename(template)
     return template
 
@@ -44,7 +48,8 @@ def clone(template: Path, directory: Path, settings: LocalSettings) -> LocalStac
     return stack
 
 
-def _build(stack: LocalStack, stack_half: Path, seed: Seed) -> None:
+def _build(stack: LocalStack, stack_half: Path, seed: Seed, stage: Stage) -> None:
+    stage("initdb")
     stack.make_directories()
     _copy_stack_half(stack_half, stack)
     limits = stack.settings.limits
@@ -62,9 +67,11 @@ def _build(stack: LocalStack, stack_half: Path, seed: Seed) -> None:
     stack.start_database()
     host.run(["psql", "--quiet", "--no-psqlrc", f"--command=CREATE DATABASE {DATABASE}"], timeout=limits.command)
     seed(stack)
+    stage("full backup by the worker")
     # The backup worker itself takes the first backup, a full one, so that in every copy its next one is an hour away.
     stack.start(Service.BACKUP)
     wait_until(lambda: _first_run(stack), limit=limits.backup, what="the backup worker's first backup")
+    stage("differential backup")
     host.run(["bash", str(stack.places.configuration / "backup.sh"), "diff"], timeout=limits.backup)
     stack.stop(Service.BACKUP)
     stack.stop(Service.DATABASE)
