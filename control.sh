@@ -92,8 +92,9 @@ setup_python() {
     local base
     base=$(find_python) || { install_packages "Python 3.10 or newer with venv" python3 python3-venv; base=$(find_python); } ||
         die "no Python 3.10 or newer" "install one, or name it: PYTHON=/path/to/python3 ./control.sh setup"
-    say "making the virtual environment .venv with the locked packages (once)"
-    "$base" -m venv --clear "$venv"
+    say "installing the locked Python packages into .venv (once)"
+    # Made anew only where it does not run: another run may be using it.
+    "$python" -c '' 2>/dev/null || "$base" -m venv --clear "$venv"
     "$python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$top/requirements.lock"
     "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable "$top"
     printf '%s' "$stamp $top" >"$venv/stamp"

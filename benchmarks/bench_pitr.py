@@ -75,8 +75,15 @@ def _prepare(directory: Path, binaries: Binaries) -> None:
         dump = ["pg_dump", "--dbname=iop", "--no-owner", f"--file={directory / 'seed.sql'}"]
         stack.host(Service.DATABASE).run(dump, timeout=60)
 
-    half = resources.stack_half()
-    template = ensure_template(directory, "dump", settings, stack_half=half, seed=seed, stage=lambda _name: nothing)
+    template = ensure_template(
+        directory,
+        "dump",
+        settings,
+        stack_half=resources.stack_half(),
+        seed=seed,
+        stage=lambda _name: nothing,
+        failed=lambda _stack: None,
+    )
     shutil.rmtree(template)
     dump = directory / "seed.sql"  # a dump of one database leaves out roles
     dump.write_text("CREATE ROLE iop_app NOLOGIN;\n" + dump.read_text())

@@ -109,7 +109,7 @@ def project(pytester: pytest.Pytester, base: Path, programs: Path, monkeypatch: 
     """Give a project with a scenario ``mine`` in ``drills``, where stacks are scripted."""
     made = Project(pytester, base, programs)
 
-    def ensure_template(_workspace: Path, key: str, *_: object) -> Path:
+    def ensure_template(_workspace: Path, key: str, *_: object, **__: object) -> Path:
         made.templates.append(key)
         return base
 

@@ -124,6 +124,7 @@ class Session:
             stack_half=resources.stack_half(),
             seed=load_dataset,
             stage=stage,
+            failed=lambda stack: self._keep(stack, failed=True),
         )
         stage("copying the template")
         self._stacks += 1
@@ -146,11 +147,15 @@ class Session:
             failed = True
             raise
         finally:
-            if self.options.keep == "always" or (self.options.keep == "failed" and failed):
-                stack.kept = True
-                keep(directory)
-                self.kept.append(directory)
+            self._keep(stack, failed=failed)
             stack.close()
+
+    def _keep(self, stack: LocalStack, *, failed: bool) -> None:
+        """Let a stack's directory stay when the stack is closed, if ``--iop-keep`` says so."""
+        if self.options.keep == "always" or (self.options.keep == "failed" and failed):
+            stack.kept = True
+            keep(stack.directory)
+            self.kept.append(stack.directory)
 
     def close(self) -> None:
         """Leave the workspace; the last process of the run removes it."""

@@ -10,23 +10,30 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pytest_iopbackup.errors import MachineError
+from pytest_iopbackup.errors import IopError
 from pytest_iopbackup.limits import wait_until
 from pytest_iopbackup.stack.base import Service
 from pytest_iopbackup.stack.host import account
 from pytest_iopbackup.stack.local import DATABASE, LocalSettings, LocalStack
 
-Seed = Callable[[LocalStack], None]
 Stage = Callable[[str], Callable[[int, int], None]]
 """Called with what begins; returns what to call with its progress."""
 
 
 def ensure_template(
-    workspace: Path, key: str, settings: LocalSettings, *, stack_half: Path, seed: Seed, stage: Stage
+    workspace: Path,
+    key: str,
+    settings: LocalSettings,
+    *,
+    stack_half: Path,
+    seed: Callable[[LocalStack], None],
+    stage: Stage,
+    failed: Callable[[LocalStack], None],
 ) -> Path:
     """Return the template's directory, building it where this run has none yet; other processes of the run wait.
 
-    ``key`` names the dataset; ``seed`` loads it into the empty database.
+    ``key`` names the dataset; ``seed`` loads it into the empty database. ``failed`` is told of a stack that could not
+    be built, before it is taken down.
     """
     template = workspace / f"t-{key}"
     with _locked(workspace / f"t-{key}.lock"):
@@ -34,7 +41,11 @@ def ensure_template(
             building = workspace / f"b-{key}"
             shutil.rmtree(building, ignore_errors=True)
             with LocalStack(building, settings) as stack:
-                _build(stack, stack_half, seed, stage)
+                try:
+                    _build(stack, stack_half, seed, stage)
+                except Exception:
+                    failed(stack)
+                    raise
                 building.rename(template)
     return template
 
@@ -48,7 +59,7 @@ def clone(template: Path, directory: Path, settings: LocalSettings) -> LocalStac
     return stack
 
 
-def _build(stack: LocalStack, stack_half: Path, seed: Seed, stage: Stage) -> None:
+def _build(stack: LocalStack, stack_half: Path, seed: Callable[[LocalStack], None], stage: Stage) -> None:
     stage("initdb")
     stack.make_directories()
     _copy_stack_half(stack_half, stack)
@@ -78,18 +89,18 @@ def _build(stack: LocalStack, stack_half: Path, seed: Seed, stage: Stage) -> Non
 
 
 def _first_run(stack: LocalStack) -> bool:
-    """Whether the backup worker has recorded a successful run. Raises MachineError when it recorded another one."""
+    """Whether the backup worker has recorded a successful run. Raises IopError when it recorded another one."""
     try:
         outcome = json.loads((stack.places.state / f"{Service.BACKUP.value}.json").read_text())
     except FileNotFoundError:
         if not stack.running(Service.BACKUP):
-            raise MachineError(f"the backup worker ended by itself:\n{stack.log_tail(Service.BACKUP)}") from None
+            raise IopError(f"the backup worker ended by itself:\n{stack.log_tail(Service.BACKUP)}") from None
         return False
     last = outcome.get("last")
     if last is None:
         return False
     if last["exit_code"] != 0:
-        raise MachineError(f"the first backup failed:\n{stack.log_tail(Service.BACKUP)}")
+        raise IopError(f"the first backup failed:\n{stack.log_tail(Service.BACKUP)}")
     return True
 
 

@@ -1,0 +1,51 @@
+"""What the README shows is what happens."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_iopbackup.scenario.loader import load_scenario
+from running import Run
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def code(language: str, containing: str) -> str:
+    """Return the README's one block of code in a language that has some text in it."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if containing in block)
+    return str(block)
+
+
+@pytest.mark.integration
+def test_the_example_in_python_runs(tmp_path: Path, base: Path) -> None:
+    (tmp_path / "test_example.py").write_text(code("python", "iop_stack"), encoding="utf-8")
+    with Run("pytest", "-q", "test_example.py", cwd=tmp_path, base=base) as run:
+        assert run.end() == 0, run.output
+    assert "1 passed" in run.output
+
+
+def test_the_example_scenario_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "drill.yaml"
+    path.write_text(code("yaml", "name: drill"), encoding="utf-8")
+    assert [step.verb for step in load_scenario(path).steps] == [
+        "backup", "write", "mark", "mistake", "restore", "expect", "check",
+    ]  # fmt: skip
+
+
+def test_every_option_is_in_the_table(pytester: pytest.Pytester) -> None:
+    helped = pytester.runpytest("--help").stdout.str()
+    options = set(re.findall(r"(--iop-[a-z-]+)", helped))
+    assert options
+    assert options == set(re.findall(r"`(--iop-[a-z-]+)", README))
+
+
+def test_every_variable_of_the_stacks_half_is_in_the_table() -> None:
+    half = Path(__file__).parents[2] / "pgbackrest"
+    variables = {
+        name for file in half.iterdir() if file.is_file() for name in re.findall(r"\bIOP_[A-Z_]+", file.read_text())
+    }
+    assert variables == set(re.findall(r"^\| `(IOP_[A-Z_]+)`", README, re.MULTILINE))
