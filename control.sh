@@ -45,9 +45,14 @@ install_packages() {
     fi
     say "missing: $why; installing with apt-get: $*"
     local -a apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
-    "${apt[@]}" update >&2
-    "${apt[@]}" install --no-install-recommends -y "$@" >&2 </dev/null ||
+    local log
+    log=$(mktemp)
+    if ! { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends -y "$@"; } >"$log" 2>&1 </dev/null; then
+        tail -n 20 "$log" >&2
+        rm -f "$log"
         die "apt-get could not install: $*" "see its messages above"
+    fi
+    rm -f "$log"
 }
 
 has_postgresql() {
@@ -58,15 +63,17 @@ has_postgresql() {
     command -v initdb >/dev/null && command -v postgres >/dev/null
 }
 
-# A server that nobody asked for would start with the package; the drills make their own.
+# A server that nobody asked for would be made and started with the package; the drills make their own.
 install_postgresql() {
     local -a as_root=()
     [[ $EUID -eq 0 ]] || as_root=(sudo)
-    if [[ -d /etc/apt && ! -e /etc/postgresql-common/createcluster.conf ]] && { [[ $EUID -eq 0 ]] || command -v sudo >/dev/null; }; then
-        "${as_root[@]}" mkdir -p /etc/postgresql-common/createcluster.d
-        "${as_root[@]}" tee /etc/postgresql-common/createcluster.d/iop.conf <<<'create_main_cluster = false' >/dev/null
+    local no_server=/etc/postgresql-common/createcluster.d/iop.conf
+    if [[ -d /etc/apt ]] && { [[ $EUID -eq 0 ]] || command -v sudo >/dev/null; }; then
+        "${as_root[@]}" mkdir -p "${no_server%/*}"
+        "${as_root[@]}" tee "$no_server" <<<'create_main_cluster = false' >/dev/null
     fi
     install_packages "PostgreSQL's server" postgresql
+    "${as_root[@]}" rm -f "$no_server"
 }
 
 setup_programs() {
