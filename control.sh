@@ -37,7 +37,7 @@ install_packages() {
     local why=$1
     shift
     command -v apt-get >/dev/null ||
-        die "missing: $why" "install PostgreSQL 14-18 (server and contrib), pgBackRest 2.45 or newer, bash and Python 3.10 or newer"
+        die "missing: $why" "install PostgreSQL 14-18 (server and contrib), pgBackRest 2.45 or newer and Python 3.10 or newer; or use Docker: run this in a container of debian:trixie-slim"
     local -a as_root=()
     if [[ $EUID -ne 0 ]]; then
         command -v sudo >/dev/null || die "missing: $why; no sudo to install it with" "as root: apt-get install $*"
