@@ -183,7 +183,7 @@ def test_markdown_tells_what_was_done_and_what_was_proven() -> None:
         assert f"| `{title}` | ✅ passed | 1.5 |" in text
     assert re.search(r"\| identity\.membership \| 32 \| `a+…?` \| .*equal", text)
     assert "❌" not in text
-    assert "were not run" not in text
+    assert "not run" not in text
 
 
 def test_markdown_of_a_failure_names_the_reason_the_rows_and_what_was_not_run() -> None:
@@ -207,7 +207,7 @@ def test_markdown_of_a_failure_names_the_reason_the_rows_and_what_was_not_run() 
         "lost: 2 (`r-1`; `r-2`)",
         "unexpected: 1 (`r-3`)",
         "- sequence identity.users_id_seq: expected at least 9, found 3",
-        "1 steps were not run.",
+        "1 step was not run.",
     ):
         assert words in text
     assert "exactly as marked" not in text.lower()
@@ -244,7 +244,7 @@ def test_the_step_table_shows_each_step_and_how_many_were_not_run() -> None:
     assert "20260115-120000F, 36.7 MB, 5.9 MB in the repository" in lines[2]
     assert "expect the rows of here" in lines[8]
     assert lines[8].endswith("identity.membership: 1 row missing")
-    assert lines[9] == "(1 steps not run)"
+    assert lines[9] == "(1 step not run)"
     assert "not run" not in step_table(scenario())
 
 

@@ -58,8 +58,9 @@ def _scenario(scenario: ScenarioRecord) -> Iterator[str]:
         for step in scenario.steps
     ]
     yield _table(("#", "step", "verdict", "seconds", "what was seen"), rows)
-    if scenario.planned > len(scenario.steps):
-        yield f"\n{scenario.planned - len(scenario.steps)} steps were not run."
+    left = scenario.planned - len(scenario.steps)
+    if left:
+        yield f"\n{left} step{'s were' if left > 1 else ' was'} not run."
     yield from _backups(scenario.steps)
     yield from _restores(scenario.steps)
     yield from _proofs(scenario.steps)

@@ -42,7 +42,7 @@ def step_table(scenario: ScenarioRecord) -> str:
         colalign=("right", "left", "left", "right", "left"),
     )
     left = scenario.planned - len(scenario.steps)
-    return table + (f"\n({left} steps not run)" if left else "")
+    return table + (f"\n({left} step{'s' * (left > 1)} not run)" if left else "")
 
 
 def restores(scenario: ScenarioRecord) -> list[float]:
