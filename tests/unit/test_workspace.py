@@ -19,6 +19,7 @@ import pytest
 
 from pytest_iopbackup.__main__ import main
 from pytest_iopbackup.errors import MachineError
+from pytest_iopbackup.limits import wait_until
 from pytest_iopbackup.stack import leftovers
 from pytest_iopbackup.stack import workspace as workspace_module
 from pytest_iopbackup.stack.host import Account, account
@@ -300,9 +301,16 @@ def test_a_server_that_somebody_started_in_a_kept_stack_is_left_alone(
     kept.mkdir()
     keep(kept)
     workspace.close()
-    programs.append(subprocess.Popen(["/bin/sleep", "60"], env={leftovers.MARKER: str(kept)}))
+    programs.append(sleeping(kept))
     sweep(base)
     assert programs[0].poll() is None
+
+
+def sleeping(stack: Path) -> subprocess.Popen[bytes]:
+    """Start a program of a stack; it is the stack's a moment after it was started, when it shows its environment."""
+    program = subprocess.Popen(["/bin/sleep", "60"], env={leftovers.MARKER: str(stack)})
+    wait_until(lambda: leftovers.find(stack) or None, limit=5, what="its environment")
+    return program
 
 
 def test_what_a_killed_run_had_kept_stays_and_the_rest_is_swept(
@@ -311,7 +319,7 @@ def test_what_a_killed_run_had_kept_stays_and_the_rest_is_swept(
     kept, other = killed / "s-main-1", killed / "s-main-2"
     other.mkdir()
     keep(kept)
-    programs.append(subprocess.Popen(["/bin/sleep", "60"], env={leftovers.MARKER: str(other)}))
+    programs.append(sleeping(other))
     (swept,) = sweep(base)
     assert [process.pid for process in swept.processes] == [programs[0].pid]
     assert [path.name for path in killed.iterdir()] == ["s-main-1"]
