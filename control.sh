@@ -122,8 +122,8 @@ drill() {
     for argument; do
         [[ $argument == --iop-scenario* || $argument == --iop-list ]] && scenario=
     done
-    cd "$top"
-    exec "$python" -m pytest ${scenario:+"$scenario"} "$@"
+    # From where the caller is, so that relative paths mean what they say; reports go to the checkout all the same.
+    exec "$python" -m pytest --rootdir="$top" --config-file="$top/pyproject.toml" ${scenario:+"$scenario"} "$@"
 }
 
 run_tests() {

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -148,7 +149,11 @@ def main() -> int:
             limit(name)
         return command()
     except Problem as problem:
-        sys.stderr.write(redact(f"ERROR: health.py: {problem.seen}\nHINT: {problem.hint}\n"))
+        seen, hint = redact(problem.seen), redact(problem.hint)
+        sys.stderr.write(f"ERROR: health.py: {seen}\nHINT: {hint}\n")
+        if command is check:  # or whoever reads the file alone would go on trusting the last result
+            with suppress(OSError):
+                save([Result("settings", "unknown", seen, hint, None, 0.0)], "unknown", now())
         return EXIT_CODES["unknown"]
 
 

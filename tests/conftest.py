@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from running import work_directory
+
+settings.register_profile("unhurried", deadline=None)  # a deadline per example would test the machine's load
+settings.load_profile("unhurried")
 
 pytest_plugins = ["pytester", "project"]
 

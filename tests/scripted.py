@@ -54,6 +54,7 @@ RESTORE = RestoreFacts(
     reached="recovery stopping before commit of transaction 749",
     last_transaction=NOON,
     timeline=2,
+    stop_seconds=0.5,
     restore_seconds=1.25,
     replay_seconds=0.5,
     ready_seconds=0.25,

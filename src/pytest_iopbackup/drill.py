@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
+_LONGEST_NAME = 63
+"""Bytes of a restore point's name (``MAXFNAMELEN`` in PostgreSQL's source, less the end)."""
+
 
 def nothing(_done: int, _total: int) -> None:
     """Take progress and show none."""
@@ -75,7 +78,12 @@ class Drill:
         return self.stack.connect()
 
     def backup(self, kind: str = "auto", name: str | None = None) -> BackupFacts:
-        """Take a backup with ``backup.sh``: ``full``, ``diff``, or ``auto``; ``name`` is for :meth:`restore`."""
+        """Take a backup with ``backup.sh``: ``full``, ``diff``, or ``auto``; ``name`` is for :meth:`restore`.
+
+        Raises UsageError for a name used before.
+        """
+        if name in self._backups:
+            raise UsageError(f"backup {name!r} was taken before", hint="choose another name")
         facts = pgbackrest.backup(self.stack, kind, self.limits, self.progress)
         if name is not None:
             self._backups[name] = facts
@@ -103,17 +111,19 @@ class Drill:
             raise UsageError(
                 f"mark {name!r} was taken before", hint="a restore point's first use wins; choose another name"
             )
+        if not 0 < len(name.encode()) <= _LONGEST_NAME:
+            raise UsageError(f"mark {name!r}: a restore point's name has 1 to {_LONGEST_NAME} bytes")
         mark = take_mark(self.stack, name, self._evidence / f"mark-{name}", self.limits, self.progress)
         self._marks[name] = _Marked(mark, frozenset(self._given_up))
         return mark.facts
 
     def mistake(self, statement: str) -> MistakeFacts:
-        """Run SQL that a human should not have run. Raises UsageError when it changes no row: that hurts nobody."""
+        """Run SQL that a human should not have run. Raises UsageError when it hit no row: that hurts nobody."""
         with self.stack.connect() as connection:
             rows = connection.execute(statement.encode()).rowcount
-        if rows < 1:
+        if rows == 0:
             raise UsageError(f"the mistake changed no row: {statement}", hint="it must do harm that a restore can undo")
-        return MistakeFacts(sql=statement, rows=rows)
+        return MistakeFacts(sql=statement, rows=rows if rows > 0 else None)  # DROP and TRUNCATE count none
 
     def lose(self) -> None:
         """Lose the data directory: the server is killed, its files are deleted. The workers go on."""
@@ -207,6 +217,8 @@ class Drill:
         if backup is not None:
             return targets.Target(by=targets.By.IMMEDIATE, backup_set=_known("backup", backup, self._backups).label)
         if mark is None:
+            if value is not None and by == "default":
+                raise UsageError(f"restore to {value!r} by what?", hint="by='time', 'lsn', 'xid' or 'name'")
             try:
                 return targets.Target(by=targets.By(by), value=value)
             except ValueError:

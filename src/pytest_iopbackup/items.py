@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_iopbackup.errors import ScenarioError
+from pytest_iopbackup.cluster.targets import By, Target, validate
+from pytest_iopbackup.errors import ScenarioError, TargetError
 from pytest_iopbackup.proof.verdict import describe
 from pytest_iopbackup.record import ScenarioRecord, Verdict
 from pytest_iopbackup.reports.table import step_table
 from pytest_iopbackup.scenario.loader import load_scenario
-from pytest_iopbackup.scenario.model import Scenario
+from pytest_iopbackup.scenario.model import Restore, Scenario
 
 if TYPE_CHECKING:
     from pytest_iopbackup.active import Active
@@ -44,6 +46,7 @@ class ScenarioFile(pytest.File):
         """Read and validate the file."""
         try:
             scenario = load_scenario(self.path)
+            _check_targets(scenario)
         except ScenarioError as error:
             raise self.CollectError(str(error)) from None
         item: ScenarioItem = ScenarioItem.from_parent(self, name=scenario.name)
@@ -74,6 +77,17 @@ class ScenarioItem(pytest.Item):
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         """Name the scenario by its file."""
         return self.path, 0, f"scenario {self.name}"
+
+
+def _check_targets(scenario: Scenario) -> None:
+    """Raise ScenarioError for a raw target that no repository could restore: that needs no stack to find out."""
+    for step in scenario.steps:
+        action = step.action
+        if isinstance(action, Restore) and action.value is not None:
+            try:
+                validate(Target(by=By(action.by), value=action.value), datetime.now(timezone.utc))
+            except TargetError as error:
+                raise ScenarioError(f"{scenario.path}:{step.line}: {error.message}", hint=error.hint) from None
 
 
 def _explain(record: ScenarioRecord) -> str:

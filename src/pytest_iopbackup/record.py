@@ -80,7 +80,8 @@ class MistakeFacts:
     """A human mistake made on purpose."""
 
     sql: str
-    rows: int
+    rows: int | None
+    """How many it hit; None for a statement that counts none, such as DROP."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +98,19 @@ class RestoreFacts:
     """Commit time of the last transaction replayed, from PostgreSQL's log."""
     timeline: int
     """The timeline the restored server writes on."""
+    stop_seconds: float
+    """Workers and server stopped, data directory emptied."""
     restore_seconds: float
     """``pgbackrest restore``: files copied back."""
     replay_seconds: float
     """Server started until recovery ended: WAL fetched and replayed."""
     ready_seconds: float
     """Recovery ended until the first transaction could be committed."""
+
+    @property
+    def outage_seconds(self) -> float:
+        """From the order to stop until the first transaction could be committed."""
+        return self.stop_seconds + self.restore_seconds + self.replay_seconds + self.ready_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

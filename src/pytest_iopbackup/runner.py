@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from pytest_iopbackup.drill import Drill
-from pytest_iopbackup.errors import DeadlineError, IopError, MachineError, ProofError
+from pytest_iopbackup.errors import DeadlineError, IopError, MachineError, ProofError, TargetError, UsageError
 from pytest_iopbackup.progress import Narrator
 from pytest_iopbackup.proof.verdict import verdict
 from pytest_iopbackup.record import ScenarioRecord, StepRecord, Verdict
@@ -126,8 +126,10 @@ def _conclude(steps: list[StepRecord]) -> tuple[Verdict, str | None]:
 
 def _blame(error: Exception) -> Verdict:
     """Say whether an error speaks of the system under test, or of the harness's inability to find out."""
-    could_not_find_out = isinstance(error, (ProofError, MachineError, DeadlineError)) or not isinstance(error, IopError)
-    return Verdict.UNKNOWN if could_not_find_out else Verdict.FAILED
+    if isinstance(error, TargetError):  # asked for rightly or not: it cannot be restored
+        return Verdict.FAILED
+    could_not_find_out = isinstance(error, (ProofError, MachineError, DeadlineError, UsageError))
+    return Verdict.UNKNOWN if could_not_find_out or not isinstance(error, IopError) else Verdict.FAILED
 
 
 def _words(error: Exception) -> str:

@@ -374,10 +374,13 @@ def test_a_frozen_server_is_critical(stack: System) -> None:
     assert "timeout expired" in checks["postgresql"]["seen"]
 
 
-def test_a_wrong_limit_is_refused(stack: System) -> None:
+def test_a_wrong_limit_is_refused_and_leaves_no_old_ok_in_the_status_file(stack: System) -> None:
+    assert stack.check()[0] == 0
     refused = stack.run(stack.scripts / "check.sh", IOP_PROBE_TIMEOUT="soon")
     assert refused.returncode == 3
     assert refused.stderr.splitlines()[0] == "ERROR: health.py: IOP_PROBE_TIMEOUT is 'soon'"
+    report = json.loads((stack.state / "check-status.json").read_text())
+    assert (report["status"], report["checks"][0]["name"]) == ("unknown", "settings")
 
 
 def test_results_come_even_if_they_cannot_be_saved(stack: System) -> None:

@@ -72,7 +72,7 @@ def test_the_list_names_a_malformed_file_and_shows_the_others(project: Project) 
     (project.pytester.path / "drills" / "broken.yaml").write_text("name: broken\ntitle: t\nsteps: [{backup: ful}]\n")
     result = project.run("--iop-list")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "broken.yaml:3: steps.0.backup: 'ful' is not allowed here" in result.stdout.str()
+    assert "broken.yaml:3: step 1, backup: 'ful' is not allowed here" in result.stdout.str()
     assert "did you mean 'full'?" in result.stdout.str()
     result.stdout.fnmatch_lines(["mine  *"])
     assert "Traceback" not in all_output(result)

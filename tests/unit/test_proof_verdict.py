@@ -49,7 +49,7 @@ VERDICTS = {
     "empty ledger": (
         facts(table(), ledger=EMPTY),
         Verdict.UNKNOWN,
-        "the ledger has no acknowledged transaction up to the mark",
+        "the ledger holds no transaction, though there was a workload",
     ),
     "missing": (facts(MISSING), Verdict.FAILED, "s.t: 4 rows missing (id=1, id=2, id=3, …)"),
     "changed": (facts(table(changed=some(1, "id=1"))), Verdict.FAILED, "s.t: 1 row changed (id=1)"),

@@ -165,11 +165,11 @@ def test_markdown_tells_what_was_done_and_what_was_proven() -> None:
         "seed 42",
         "190 transactions were committed",
         "32 rows: `DELETE FROM identity.membership`",
-        "back after 2.0 s; PostgreSQL: “recovery stopping before commit of transaction 749”",
+        "back after 2.5 s; PostgreSQL: “recovery stopping before commit of transaction 749”",
         "| 20260115-120000F | full |",
         "0/3000028 to 0/3000100",
         "36.7 MB",
-        "| time | `2026-01-15 12:00:00+00` | 20260115-120000F | 1 → 2 | 1.25 | 0.50 | 0.25 |",
+        "| time | `2026-01-15 12:00:00+00` | 20260115-120000F | 1 → 2 | 0.50 | 1.25 | 0.50 | 0.25 |",
         "LSN 0/5A00110",
         "sum of SHA-256",
         "4 sequences and 284 objects",
@@ -223,9 +223,9 @@ def test_markdown_survives_reasons_that_would_break_its_tables() -> None:
 def test_the_run_table_has_a_row_for_each_scenario() -> None:
     late = scenario(verdict=UNKNOWN, reason="waited 60 s\nHINT: wait longer", name="late")
     lines = run_table(run(scenario(), FAILING, late)).splitlines()
-    assert lines[0].split() == ["scenario", "verdict", "set-up", "s", "steps", "s", "restore", "s", "proven"]
-    assert lines[2].split()[:5] == ["pitr", "passed", "3.2", "12.5", "2.0"]
-    assert "32 rows in 1 tables, 4 sequences, 284 objects, 190 transactions" in lines[2]
+    assert lines[0].split() == ["scenario", "verdict", "set-up", "s", "steps", "s", "outage", "s", "proven"]
+    assert lines[2].split()[:5] == ["pitr", "passed", "3.2", "12.5", "2.5"]
+    assert "32 rows, 1 tables, 284 objects, 190 transactions" in lines[2]
     assert "failed" in lines[3]
     assert lines[3].endswith("identity.membership: 1 row missing")
     assert "unknown" in lines[4]
@@ -235,7 +235,7 @@ def test_the_run_table_has_a_row_for_each_scenario() -> None:
 
 def test_the_run_table_spans_the_restores_of_a_scenario() -> None:
     slow = replace(STEPS[5], restore=replace(RESTORE, restore_seconds=9.25))
-    assert "2.0-10.0" in run_table(run(scenario(*STEPS, slow)))
+    assert "2.5-10.5" in run_table(run(scenario(*STEPS, slow)))
 
 
 def test_the_step_table_shows_each_step_and_how_many_were_not_run() -> None:

@@ -79,6 +79,7 @@ def test_every_scenario_that_comes_with_the_package_is_valid_and_proves_somethin
         (("  - mark: here\n", "  - mark: here\n    backup: full\n"), 8, "a step has one verb"),
         (("{to: here, by: time}", "{to: here, lsn: 0/1}"), 9, "a restore has one target"),
         (("{to: here, by: time}", "newest"), 9, "did you mean 'latest'?"),
+        (("{to: here, by: time}", "{time: 2026-01-15 21:30:00+00}"), 9, "put it in quotes"),
         (("users: 100", "users: 1"), 4, "less than the minimum"),
     ],
 )

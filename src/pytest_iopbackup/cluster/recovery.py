@@ -22,7 +22,7 @@ _WRITING_TIMELINE = """
     SELECT pg_current_xact_id(), ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"""
 _HINTS = {
     "recovery ended before configured recovery target was reached": "the target lies after the last archived WAL, or "
-    "WAL in between is missing; choose an earlier target, or none to recover to the end of WAL",
+    "WAL in between is missing, or no restore point has that name; choose another target, or none for the end of WAL",
     "requested recovery stop point is before consistent recovery point": "the target lies before the end of the backup "
     "that was restored; choose an older backup set",
     "could not locate required checkpoint record": "WAL that the backup itself needs is missing from the repository",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 
@@ -64,9 +65,11 @@ def restore(
     when PostgreSQL refuses; the stack is then left stopped, as it is.
     """
     chosen = plan(stack, target, limits)
+    stopping = time.monotonic()
     for service in (*_WORKERS, Service.DATABASE):
         stack.stop(service)
     stack.wipe_data()
+    stopped = time.monotonic()
     copied = pgbackrest.restore(stack, restore_options(target, chosen), limits, files)
     recovery = await_recovery(stack, stack.database_log_size(), limits, _segments(chosen, target, replay))
     for service in _WORKERS:
@@ -79,6 +82,7 @@ def restore(
         reached=recovery.reached,
         last_transaction=recovery.last_transaction,
         timeline=recovery.timeline,
+        stop_seconds=stopped - stopping,
         restore_seconds=copied.seconds,
         replay_seconds=recovery.replay_seconds,
         ready_seconds=recovery.ready_seconds,

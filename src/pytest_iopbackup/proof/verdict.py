@@ -23,7 +23,7 @@ def verdict(proof: ProofFacts) -> tuple[Verdict, str | None]:
     """Judge a comparison; its ``ledger`` is None where no workload was expected.
 
     Failed on any difference, named with the worst first. Unknown if nothing can have been proven: no table with a row,
-    or a ledger without an acknowledged transaction.
+    or a ledger that holds nothing, neither what must be there nor what must not.
     """
     differences = _differences(proof)
     if differences:
@@ -35,8 +35,8 @@ def verdict(proof: ProofFacts) -> tuple[Verdict, str | None]:
         return Verdict.FAILED, _cut(worst.headline + examples, WIDTH - len(rest)) + rest
     if not any(table.expected_rows for table in proof.tables):
         return Verdict.UNKNOWN, "nothing was compared: no table with a row was expected"
-    if proof.ledger is not None and not proof.ledger.acknowledged:
-        return Verdict.UNKNOWN, "the ledger has no acknowledged transaction up to the mark"
+    if proof.ledger is not None and not (proof.ledger.acknowledged or proof.ledger.rows):
+        return Verdict.UNKNOWN, "the ledger holds no transaction, though there was a workload"
     return Verdict.PASSED, None
 
 

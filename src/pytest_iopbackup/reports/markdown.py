@@ -9,6 +9,7 @@ from tabulate import tabulate
 from pytest_iopbackup.record import (
     Differing,
     ProofFacts,
+    RestoreFacts,
     RunRecord,
     ScenarioRecord,
     StepRecord,
@@ -82,13 +83,13 @@ def _story(scenario: ScenarioRecord) -> Iterator[str]:
         yield f"- {number(committed)} transactions were committed and kept in the ledger."
     for step in scenario.steps:
         if step.mistake:
-            yield f"- A mistake hit {number(step.mistake.rows)} rows: `{step.mistake.sql}`."
+            hit = f" hit {number(step.mistake.rows)} rows" if step.mistake.rows is not None else " was made"
+            yield f"- A mistake{hit}: `{step.mistake.sql}`."
         elif step.verb == "lose":
             yield "- The data directory was lost."
         elif step.restore and step.verdict is Verdict.PASSED:
-            restore = step.restore
-            total = restore.restore_seconds + restore.replay_seconds + restore.ready_seconds
-            yield f"- {step.title.capitalize()}: back after {total:.1f} s; PostgreSQL: “{restore.reached}”."
+            outage = step.restore.outage_seconds
+            yield f"- {step.title.capitalize()}: back after {outage:.1f} s; PostgreSQL: “{step.restore.reached}”."
         elif step.proof and step.verdict is Verdict.PASSED:
             yield f"- {note(step).capitalize()}."
 
@@ -101,19 +102,39 @@ def _backups(steps: tuple[StepRecord, ...]) -> Iterator[str]:
     ]  # fmt: skip
     if rows:
         yield "\n### Backups\n"
-        yield _table(("label", "type", "on", "database", "in the repository", "seconds", "WAL"), rows)
+        yield _table(("label", "type", "on", "database", "in the repository", "seconds", "LSN"), rows)
 
 
 def _restores(steps: tuple[StepRecord, ...]) -> Iterator[str]:
-    rows = [
-        (r.by, f"`{r.target}`" if r.target else "", r.backup_set, f"{r.target_timeline or 'latest'} → {r.timeline}",
-         f"{r.restore_seconds:.2f}", f"{r.replay_seconds:.2f}", f"{r.ready_seconds:.2f}", _cell(r.reached))
-        for r in (step.restore for step in steps) if r
-    ]  # fmt: skip
+    rows = [_restore(step.number, step.restore) for step in steps if step.restore]
     if rows:
         yield "\n### Restores\n"
-        headers = ("by", "target", "from backup", "timeline", "restore s", "replay s", "ready s", "reached")
+        headers = (
+            "step",
+            "by",
+            "target",
+            "from backup",
+            "timeline",
+            "stop s",
+            "restore s",
+            "replay s",
+            "ready s",
+            "reached",
+        )
         yield _table(headers, rows)
+
+
+def _restore(number_of_step: int, facts: RestoreFacts) -> tuple[object, ...]:
+    times = (facts.stop_seconds, facts.restore_seconds, facts.replay_seconds, facts.ready_seconds)
+    return (
+        number_of_step,
+        facts.by,
+        f"`{facts.target}`" if facts.target else "",
+        facts.backup_set,
+        f"{facts.target_timeline or 'latest'} → {facts.timeline}",
+        *(f"{seconds:.2f}" for seconds in times),
+        _cell(facts.reached),
+    )
 
 
 def _proofs(steps: tuple[StepRecord, ...]) -> Iterator[str]:
@@ -151,7 +172,11 @@ def _matrix(restored: list[tuple[str, ProofFacts]]) -> str:
 def _same(table: TableComparison | None) -> str:
     if table is None:
         return "not compared"
-    return "✅ equal" if table.equal else f"❌ {number(table.actual_rows)} rows"
+    if table.equal:
+        return "✅ equal"
+    ways = {"missing": table.missing, "unexpected": table.unexpected, "changed": table.changed}
+    counts = [f"{number(rows.total)} {way}" for way, rows in ways.items() if rows.total]
+    return "❌ " + (", ".join(counts) or "differs")
 
 
 def _beside_rows(name: str, proof: ProofFacts) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tabulate import tabulate
 
 from pytest_iopbackup.record import RunRecord, ScenarioRecord, StepRecord, Verdict
-from pytest_iopbackup.reports.text import note
+from pytest_iopbackup.reports.text import note, number
 
 _LONGEST = 78
 
@@ -18,12 +18,12 @@ def run_table(run: RunRecord) -> str:
             scenario.verdict.value,
             f"{scenario.setup_seconds:.1f}",
             f"{scenario.seconds:.1f}",
-            _fastest(scenario),
+            _outages(scenario),
             _proven(scenario),
         )
         for scenario in run.scenarios
     ]
-    headers = ("scenario", "verdict", "set-up s", "steps s", "restore s", "proven")
+    headers = ("scenario", "verdict", "set-up s", "steps s", "outage s", "proven")
     return tabulate(
         rows, headers, tablefmt="simple", disable_numparse=True, colalign=("left", "left", *["right"] * 3, "left")
     )
@@ -45,25 +45,27 @@ def step_table(scenario: ScenarioRecord) -> str:
     return table + (f"\n({left} step{'s' * (left > 1)} not run)" if left else "")
 
 
-def restores(scenario: ScenarioRecord) -> list[float]:
-    """Return how long each restore took in all: files, replay, ready."""
-    return [
-        step.restore.restore_seconds + step.restore.replay_seconds + step.restore.ready_seconds
-        for step in scenario.steps
-        if step.restore
-    ]
-
-
-def _fastest(scenario: ScenarioRecord) -> str:
-    times = restores(scenario)
+def _outages(scenario: ScenarioRecord) -> str:
+    times = [step.restore.outage_seconds for step in scenario.steps if step.restore]
     return f"{min(times):.1f}-{max(times):.1f}" if len(times) > 1 else f"{times[0]:.1f}" if times else "-"
 
 
 def _proven(scenario: ScenarioRecord) -> str:
     if scenario.verdict is not Verdict.PASSED:
         return _cut(_first_line(scenario.reason))
-    proofs = [step for step in scenario.steps if step.proof]
-    return f"{len(proofs)} × {note(proofs[-1]).removeprefix('exactly as marked: ')}" if proofs else "-"
+    proofs = [step.proof for step in scenario.steps if step.proof]
+    parts = [
+        (_range([proof.rows for proof in proofs]), "rows"),
+        (_range([len(proof.tables) for proof in proofs]), "tables"),
+        (_range([proof.objects for proof in proofs]), "objects"),
+        (_range([proof.ledger.acknowledged for proof in proofs if proof.ledger]), "transactions"),
+    ]
+    return f"{len(proofs)} × " + ", ".join(f"{figures} {what}" for figures, what in parts if figures)
+
+
+def _range(figures: list[int]) -> str:
+    """Return a figure, or the least and the most where they differ; empty where there is none."""
+    return " to ".join(number(figure) for figure in sorted({min(figures), max(figures)})) if figures else ""
 
 
 def _said(step: StepRecord) -> str:

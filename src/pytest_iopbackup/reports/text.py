@@ -35,7 +35,7 @@ def note(step: StepRecord) -> str:
         held = f"writers held {mark.writers_waited * 1000:.0f} ms"
         return f"LSN {mark.lsn}, {number(mark.rows)} rows in {mark.tables} tables, {held}"
     if step.mistake:
-        return f"{number(step.mistake.rows)} rows hit"
+        return "done" if step.mistake.rows is None else f"{number(step.mistake.rows)} rows hit"
     if step.restore:
         return _restore(step.restore)
     if step.proof:
@@ -45,8 +45,8 @@ def note(step: StepRecord) -> str:
 
 def _restore(restore: RestoreFacts) -> str:
     return (
-        f"{restore.backup_set}: restore {restore.restore_seconds:.1f} s, replay {restore.replay_seconds:.1f} s, "
-        f"ready {restore.ready_seconds:.1f} s; {restore.reached}"
+        f"{restore.backup_set}: stop {restore.stop_seconds:.1f} s, restore {restore.restore_seconds:.1f} s, "
+        f"replay {restore.replay_seconds:.1f} s, ready {restore.ready_seconds:.1f} s; {restore.reached}"
     )
 
 

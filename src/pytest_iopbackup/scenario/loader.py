@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -69,8 +70,14 @@ def _validate(document: Document) -> None:
     message, hint = _explain(error)
     if error.validator == "additionalProperties":
         where.append(_unknown_keys(error)[0])
-    place = ".".join(str(part) for part in error.absolute_path) or "the file"
-    raise document.error(where, f"{place}: {message}", hint)
+    raise document.error(where, f"{_place(list(error.absolute_path))}: {message}", hint)
+
+
+def _place(where: Where) -> str:
+    """Name a place as people count: ``step 1, backup``."""
+    if where[:1] == ["steps"] and len(where) > 1:
+        where = [f"step {int(where[1]) + 1}", *where[2:]]
+    return ", ".join(str(part) for part in where) or "the file"
 
 
 def _explain(error: jsonschema.ValidationError) -> tuple[str, str | None]:
@@ -85,7 +92,9 @@ def _explain(error: jsonschema.ValidationError) -> tuple[str, str | None]:
         return f"{', '.join(map(repr, missing))} is missing", None
     if error.validator == "type":
         kinds = wanted if isinstance(wanted, list) else [wanted]
-        return f"{error.instance!r} is not {' or '.join(_TYPES[kind] for kind in kinds)}", None
+        quote = "put it in quotes: YAML reads it as a date" if isinstance(given, date) else None
+        shown = str(given) if isinstance(given, date) else repr(given)
+        return f"{shown} is not {' or '.join(_TYPES[kind] for kind in kinds)}", quote
     if error.validator == "enum":
         return f"{error.instance!r} is not allowed here", suggest(str(error.instance), map(str, wanted))
     if error.validator == "pattern":

@@ -1,4 +1,4 @@
-"""Finds and ends what a stack leaves running, and releases the shared memory of servers that were killed.
+"""Finds and kills what a stack leaves running, and releases the shared memory of servers that were killed.
 
 Every process of a local stack carries ``IOP_STACK=<its directory>`` in its environment; PostgreSQL's own processes,
 which overwrite theirs, have the stack's data directory as their working directory. Nothing else is ever touched.
@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import subprocess
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,27 +45,39 @@ def find(directory: Path) -> tuple[Leftover, ...]:
 
 
 def end(directory: Path) -> tuple[Leftover, ...]:
-    """End every process that belongs to a stack in ``directory`` and release its shared memory; return what was found.
+    """Kill every process that belongs to a stack in ``directory`` and release its shared memory; return what was found.
 
-    First in order: SIGQUIT is PostgreSQL's immediate shutdown, which leaves no shared memory behind; bash ignores it,
-    but the workers obey SIGTERM; a process that is stopped sees either only after SIGCONT. Then SIGKILL.
+    They are frozen first, so that none starts another and all shared memory that they use can be seen, and not let go
+    again: a server that begins to shut down may still make some, and one that ``initdb`` runs leaves its own behind.
     """
-    segments = _shared_memory(directory)
-    found = find(directory)
-    remaining = found
-    for numbers, limit in (((signal.SIGTERM, signal.SIGQUIT, signal.SIGCONT), 5.0), ((signal.SIGKILL,), 10.0)):
-        for process in remaining:
-            with contextlib.suppress(OSError):
-                for number in numbers:
-                    os.kill(process.pid, number)
-        with contextlib.suppress(DeadlineError):
-            wait_until(lambda: not find(directory), limit=limit, what="processes to end")
-        remaining = find(directory)
-        if not remaining:
-            break
+    found = _freeze(directory)
+    segments, files = _noted_segments(directory), set[Path]()
+    for process in found:
+        segments |= _mapped_segments(process)
+        files |= _used_files(process)
+    _send(found, signal.SIGKILL)
+    with contextlib.suppress(DeadlineError):
+        wait_until(lambda: not find(directory), limit=10, what="processes to end")
     for identifier in segments:
         _release(identifier)
+    for file in files:
+        with contextlib.suppress(OSError):
+            file.unlink()
     return found
+
+
+def _freeze(directory: Path) -> tuple[Leftover, ...]:
+    known: dict[int, Leftover] = {}
+    while new := [process for process in find(directory) if process.pid not in known]:
+        _send(new, signal.SIGSTOP)
+        known.update({process.pid: process for process in new})
+    return tuple(known.values())
+
+
+def _send(processes: Iterable[Leftover], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(OSError):
+            os.kill(process.pid, number)
 
 
 def _belongs(process: Path, directory: Path) -> bool:
@@ -81,13 +94,36 @@ def _inside(path: Path, directory: Path) -> bool:
     return path == directory or directory in path.parents
 
 
-def _shared_memory(directory: Path) -> tuple[int, ...]:
+def _noted_segments(directory: Path) -> set[int]:
     """Return the System V segments that servers below ``directory`` noted in line 7 of ``postmaster.pid``."""
-    segments = []
+    segments = set()
     for note in (*directory.glob("data/postmaster.pid"), *directory.glob("*/data/postmaster.pid")):
         with contextlib.suppress(OSError, IndexError, ValueError):
-            segments.append(int(note.read_text().splitlines()[6].split()[1]))
-    return tuple(segments)
+            segments.add(int(note.read_text().splitlines()[6].split()[1]))
+    return segments
+
+
+def _mapped_segments(process: Leftover) -> set[int]:
+    """Return the System V segments that a process uses: proc(5) gives their identifier as the inode."""
+    return {int(inode) for inode, name in _maps(process) if name.startswith("/SYSV")}
+
+
+def _used_files(process: Leftover) -> set[Path]:
+    """Return PostgreSQL's POSIX segments that a process has mapped, or has open because it is about to."""
+    names = {name for _, name in _maps(process)}
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                names.add(str(descriptor.readlink()))
+    return {Path(name) for name in names if name.startswith("/dev/shm/PostgreSQL.")}  # noqa: S108 - its place
+
+
+def _maps(process: Leftover) -> Iterator[tuple[str, str]]:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
+            fields = line.split(maxsplit=5)
+            if len(fields) == 6:
+                yield fields[4], fields[5]
 
 
 def _release(identifier: int) -> None:
