@@ -1,17 +1,34 @@
 #!/usr/bin/env bash
-# The operators' one entry. Every command sets up first what is missing, and says so.
+# The operators' one entry. What each command does is in control/: operate.sh and restore.sh for the deployed system, which
+# need Docker only; setup.sh for drills and tests, which set up first what is missing, and say so; docker.sh for the image.
 set -Eeuo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-venv=$top/.venv
-python=$venv/bin/python
 
 usage() {
     cat <<'HELP'
 Usage: ./control.sh COMMAND
 
+The deployed system (Docker Compose, settings in .env):
+  up                    start it; at the first time build the image and generate the database's password
+  down                  stop it and remove its containers; the volumes stay, with all data and backups
+  down --volumes CONFIRMATION
+                        delete the volumes, too: database, repository and all backups
+  status                one screen: services, backups, what can be restored, archiving, space, last drill
+  backup [full|diff]    take a backup now; without an argument full or differential as it is due
+  check                 run all checks now
+  info [ARG...]         pgbackrest info
+  logs [ARG...]         logs of all services; arguments go to docker compose logs
+  psql [ARG...]         psql as superuser
+  restore TOKEN [TARGET]
+                        replace the database by what the repository holds: at TARGET, or at the end of the archived WAL.
+                        TARGET: time "2026-01-15 21:30:00+00" | lsn X | xid N | name P | set LABEL
+                        TOKEN is the documented confirmation: all present data of the database is deleted.
+
+Drills and development:
   setup                 make ready: a virtual environment, locked Python packages; on Debian and Ubuntu also
-                        PostgreSQL and pgBackRest where they are missing; sweep what a killed run left
+                        PostgreSQL and pgBackRest where they are missing; with Docker the stack's image; sweep what a
+                        killed run left
   drill [ARG...]        prove a restore: seed, back up, make a mistake, restore, compare every row; the report is in
                         reports/latest. Arguments go to pytest: --iop-scenario=full, --iop-list, --iop-keep=failed, -n 2
   test [ARG...]         run this project's own tests; arguments go to pytest
@@ -19,162 +36,33 @@ Usage: ./control.sh COMMAND
 
   -h, --help            this page
 
-Exit codes: 0 passed; 1 failed, or could not find out; 2 interrupted or a malformed scenario; 4 a wrong option, or
-something the machine lacks; 69 a program is missing and cannot be installed here.
+Exit codes: 0 done, healthy, passed; 1 failed, unhealthy, or could not find out; 2 blocked or wrong arguments; interrupted,
+or a malformed scenario; 3 in use; 4 refused, a wrong option, or something the machine lacks; 69 a program is missing and
+cannot be installed here.
 HELP
 }
 
 say() { printf '%s\n' "control.sh: $*" >&2; }
 
-die() {
-    say "$1"
-    say "HINT: $2"
-    exit 69
+# fail EXIT_CODE MESSAGE HINT
+fail() {
+    say "ERROR: $2"
+    say "HINT: $3"
+    exit "$1"
 }
 
-# Installs Debian packages, saying so. $1: why; the rest: packages.
-install_packages() {
-    local why=$1
-    shift
-    command -v apt-get >/dev/null ||
-        die "missing: $why" "install PostgreSQL 14-18 (server and contrib), pgBackRest 2.45 or newer and Python 3.10 or newer; or use Docker: run this in a container of debian:trixie-slim"
-    local -a as_root=()
-    if [[ $EUID -ne 0 ]]; then
-        command -v sudo >/dev/null || die "missing: $why; no sudo to install it with" "as root: apt-get install $*"
-        as_root=(sudo)
-    fi
-    say "missing: $why; installing with apt-get: $*"
-    local -a apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
-    local log
-    log=$(mktemp)
-    if ! { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends -y "$@"; } >"$log" 2>&1 </dev/null; then
-        tail -n 20 "$log" >&2
-        rm -f "$log"
-        die "apt-get could not install: $*" "see its messages above"
-    fi
-    rm -f "$log"
-}
-
-has_postgresql() {
-    local bin
-    for bin in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /usr/local/pgsql/bin; do
-        [[ -x $bin/initdb && -x $bin/postgres ]] && return
-    done
-    command -v initdb >/dev/null && command -v postgres >/dev/null
-}
-
-# A server that nobody asked for would be made and started with the package; the drills make their own.
-install_postgresql() {
-    local -a as_root=()
-    [[ $EUID -eq 0 ]] || as_root=(sudo)
-    local no_server=/etc/postgresql-common/createcluster.d/iop.conf
-    if [[ -d /etc/apt ]] && { [[ $EUID -eq 0 ]] || command -v sudo >/dev/null; }; then
-        "${as_root[@]}" mkdir -p "${no_server%/*}"
-        "${as_root[@]}" tee "$no_server" <<<'create_main_cluster = false' >/dev/null
-    fi
-    install_packages "PostgreSQL's server" postgresql
-    "${as_root[@]}" rm -f "$no_server"
-}
-
-setup_programs() {
-    has_postgresql || install_postgresql
-    command -v pgbackrest >/dev/null || install_packages pgBackRest pgbackrest
-}
-
-find_python() {
-    local candidate
-    for candidate in "${PYTHON:-}" python3 /usr/bin/python3; do
-        [[ -n $candidate ]] && "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null &&
-            printf '%s' "$candidate" && return
-    done
-    return 1
-}
-
-setup_python() {
-    local stamp
-    stamp=$(cat "$top/requirements.lock" "$top/pyproject.toml" "$top/src/pytest_iopbackup/__init__.py" | sha256sum)
-    if [[ -x $python && $(cat "$venv/stamp" 2>/dev/null) == "$stamp $top" ]]; then
-        return
-    fi
-    local base
-    base=$(find_python) || { install_packages "Python 3.10 or newer with venv" python3 python3-venv; base=$(find_python); } ||
-        die "no Python 3.10 or newer" "install one, or name it: PYTHON=/path/to/python3 ./control.sh setup"
-    say "installing the locked Python packages into .venv (once)"
-    # Made anew only where it does not run: another run may be using it.
-    "$python" -c '' 2>/dev/null || "$base" -m venv --clear "$venv"
-    "$python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$top/requirements.lock"
-    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable "$top"
-    printf '%s' "$stamp $top" >"$venv/stamp"
-}
-
-# Two at once in one checkout: the second waits for the first.
-setup() {
-    exec {lock}>"$top/.setup.lock"
-    flock "$lock"
-    setup_programs
-    setup_python
-    exec {lock}>&-
-    "$python" -m pytest_iopbackup sweep
-}
-
-drill() {
-    local argument scenario=--iop-scenario=pitr
-    for argument; do
-        [[ $argument == --iop-scenario* || $argument == --iop-list ]] && scenario=
-    done
-    # From where the caller is, so that relative paths mean what they say; reports go to the checkout all the same.
-    exec "$python" -m pytest --rootdir="$top" --config-file="$top/pyproject.toml" ${scenario:+"$scenario"} "$@"
-}
-
-run_tests() {
-    command -v shellcheck >/dev/null || install_packages "shellcheck, for the tests" shellcheck
-    cd "$top"
-    exec "$python" -m pytest "$@"
-}
-
-bench() {
-    local name
-    cd "$top"
-    if [[ $# -eq 0 ]]; then
-        for name in benchmarks/bench_*.py; do
-            "$python" "$name"
-        done
-    else
-        for name; do
-            [[ -f benchmarks/bench_$name.py ]] || { say "no benchmark '$name'; there are: $(bench_names)"; exit 4; }
-        done
-        for name; do
-            "$python" "benchmarks/bench_$name.py"
-        done
-    fi
-}
-
-bench_names() {
-    local file
-    for file in "$top"/benchmarks/bench_*.py; do
-        file=${file##*/bench_}
-        printf '%s ' "${file%.py}"
-    done
-}
+for part in docker setup operate restore; do
+    # shellcheck source=/dev/null
+    source "$top/control/$part.sh"
+done
 
 main() {
     local command=${1:---help}
     shift || true
     case $command in
         -h | --help | help) usage ;;
-        setup) setup ;;
-        drill)
-            setup
-            drill "$@"
-            ;;
-        test)
-            setup
-            run_tests "$@"
-            ;;
-        bench)
-            setup
-            bench "$@"
-            ;;
+        up | down | status | backup | check | info | logs | psql | restore) "operate_$command" "$@" ;;
+        setup | drill | test | bench) "command_$command" "$@" ;;
         *)
             say "unknown command '$command'"
             usage >&2

@@ -1,0 +1,134 @@
+# shellcheck shell=bash
+# Sourced by control.sh: what the host needs, and the commands for whoever proves and develops: drill, test, bench.
+: "${top:?is set by control.sh}"
+
+venv=$top/.venv
+python=$venv/bin/python
+
+# Installs Debian packages, saying so. $1: why; the rest: packages.
+install_packages() {
+    local why=$1
+    shift
+    command -v apt-get >/dev/null ||
+        fail 69 "missing: $why" "install PostgreSQL 14-18 (server and contrib), pgBackRest 2.45 or newer and Python 3.10 or newer; or use Docker: run this in a container of debian:trixie-slim"
+    local -a as_root=()
+    if [[ $EUID -ne 0 ]]; then
+        command -v sudo >/dev/null || fail 69 "missing: $why; no sudo to install it with" "as root: apt-get install $*"
+        as_root=(sudo)
+    fi
+    say "missing: $why; installing with apt-get: $*"
+    local -a apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
+    local log
+    log=$(mktemp)
+    if ! { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends -y "$@"; } >"$log" 2>&1 </dev/null; then
+        tail -n 20 "$log" >&2
+        rm -f "$log"
+        fail 69 "apt-get could not install: $*" "see its messages above"
+    fi
+    rm -f "$log"
+}
+
+has_postgresql() {
+    local bin
+    for bin in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /usr/local/pgsql/bin; do
+        [[ -x $bin/initdb && -x $bin/postgres ]] && return
+    done
+    command -v initdb >/dev/null && command -v postgres >/dev/null
+}
+
+# A server that nobody asked for would be made and started with the package; the drills make their own.
+install_postgresql() {
+    local -a as_root=()
+    [[ $EUID -eq 0 ]] || as_root=(sudo)
+    local no_server=/etc/postgresql-common/createcluster.d/iop.conf
+    if [[ -d /etc/apt ]] && { [[ $EUID -eq 0 ]] || command -v sudo >/dev/null; }; then
+        "${as_root[@]}" mkdir -p "${no_server%/*}"
+        "${as_root[@]}" tee "$no_server" <<<'create_main_cluster = false' >/dev/null
+    fi
+    install_packages "PostgreSQL's server" postgresql
+    "${as_root[@]}" rm -f "$no_server"
+}
+
+setup_programs() {
+    has_postgresql || install_postgresql
+    command -v pgbackrest >/dev/null || install_packages pgBackRest pgbackrest
+}
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3 /usr/bin/python3; do
+        [[ -n $candidate ]] && "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null &&
+            printf '%s' "$candidate" && return
+    done
+    return 1
+}
+
+setup_python() {
+    local stamp
+    stamp=$(cat "$top/requirements.lock" "$top/pyproject.toml" "$top/src/pytest_iopbackup/__init__.py" | sha256sum)
+    if [[ -x $python && $(cat "$venv/stamp" 2>/dev/null) == "$stamp $top" ]]; then
+        return
+    fi
+    local base
+    base=$(find_python) || { install_packages "Python 3.10 or newer with venv" python3 python3-venv; base=$(find_python); } ||
+        fail 69 "no Python 3.10 or newer" "install one, or name it: PYTHON=/path/to/python3 ./control.sh setup"
+    say "installing the locked Python packages into .venv (once)"
+    # Made anew only where it does not run: another run may be using it.
+    "$python" -c '' 2>/dev/null || "$base" -m venv --clear "$venv"
+    "$python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$top/requirements.lock"
+    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable "$top"
+    printf '%s' "$stamp $top" >"$venv/stamp"
+}
+
+# Two at once in one checkout: the second waits for the first.
+command_setup() {
+    exec {lock}>"$top/.setup.lock"
+    flock "$lock"
+    setup_programs
+    setup_python
+    exec {lock}>&-
+    "$python" -m pytest_iopbackup sweep
+}
+
+command_drill() {
+    command_setup
+    local argument scenario=--iop-scenario=pitr
+    for argument; do
+        [[ $argument == --iop-scenario* || $argument == --iop-list ]] && scenario=
+    done
+    # From where the caller is, so that relative paths mean what they say; reports go to the checkout all the same.
+    exec "$python" -m pytest --rootdir="$top" --config-file="$top/pyproject.toml" ${scenario:+"$scenario"} "$@"
+}
+
+command_test() {
+    command_setup
+    command -v shellcheck >/dev/null || install_packages "shellcheck, for the tests" shellcheck
+    cd "$top" || return
+    exec "$python" -m pytest "$@"
+}
+
+command_bench() {
+    command_setup
+    local name
+    cd "$top" || return
+    if [[ $# -eq 0 ]]; then
+        for name in benchmarks/bench_*.py; do
+            "$python" "$name"
+        done
+    else
+        for name; do
+            [[ -f benchmarks/bench_$name.py ]] || { say "no benchmark '$name'; there are: $(bench_names)"; exit 4; }
+        done
+        for name; do
+            "$python" "benchmarks/bench_$name.py"
+        done
+    fi
+}
+
+bench_names() {
+    local file
+    for file in "$top"/benchmarks/bench_*.py; do
+        file=${file##*/bench_}
+        printf '%s ' "${file%.py}"
+    done
+}
