@@ -14,7 +14,8 @@ from pytest_iopbackup.cluster import checks
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.record import RunRecord
 from pytest_iopbackup.reports import codec
-from pytest_iopbackup.stack.base import Service
+from pytest_iopbackup.stack.local_supply import LocalSupply
+from pytest_iopbackup.stack.supply import Order
 from running import write_scenario
 from scripted import ScriptedDrill
 
@@ -44,10 +45,6 @@ class DirectoryOnly:
 
     directory: Path
     kept: bool = False
-
-    def start_database(self) -> None: ...
-
-    def start(self, service: Service) -> None: ...
 
     def close(self) -> None:
         if not self.kept:
@@ -109,24 +106,20 @@ def project(pytester: pytest.Pytester, base: Path, programs: Path, monkeypatch: 
     """Give a project with a scenario ``mine`` in ``drills``, where stacks are scripted."""
     made = Project(pytester, base, programs)
 
-    def ensure_template(_workspace: Path, key: str, *_: object, **__: object) -> Path:
-        made.templates.append(key)
-        return base
-
-    def clone(_template: Path, directory: Path, _settings: object) -> DirectoryOnly:
-        directory.mkdir()
-        return DirectoryOnly(directory)
+    def bring(_supply: object, order: Order) -> DirectoryOnly:
+        made.templates.append(order.key)
+        order.directory.mkdir()
+        return DirectoryOnly(order.directory)
 
     def await_green(*_: object) -> None:
         if made.trouble:
             raise made.trouble
 
-    def make_drill(_stack: object, evidence: Path, *, seed: int, limits: Limits) -> ScriptedDrill:
+    def make_drill(_stack: object, evidence: Path, *, seed: int, limits: Limits, variables: object) -> ScriptedDrill:
         made.drills.append(ScriptedDrill(evidence, made.script, seed=seed, limits=limits))
         return made.drills[-1]
 
-    monkeypatch.setattr(session, "ensure_template", ensure_template)
-    monkeypatch.setattr(session, "clone", clone)
+    monkeypatch.setattr(LocalSupply, "bring", bring)
     monkeypatch.setattr(checks, "await_green", await_green)
     monkeypatch.setattr(session, "Drill", make_drill)
     monkeypatch.delenv("CI", raising=False)

@@ -17,8 +17,10 @@ from pytest_iopbackup.record import (
     LedgerJudgement,
     MarkFacts,
     MistakeFacts,
+    OperationFacts,
     ProofFacts,
     RestoreFacts,
+    ScheduleFacts,
     TableComparison,
     WriteFacts,
 )
@@ -80,6 +82,9 @@ DIFFERENT = replace(
         ),
     ),
 )
+SCHEDULE = ScheduleFacts(taken=(BACKUP,), expired=("20260114-120000F",), kept=(BACKUP.label,))
+OPERATION = OperationFacts(command="restore TOKEN", attempts=1, said="reached: the end of the archived WAL")
+REFUSAL = OperationFacts(command="restore WRONG", attempts=27, said="27 attempts blocked, nothing touched")
 CHECKS = (CheckFacts(name="repository", status="ok", seen="1 full backup", hint=""),)
 
 Script = Mapping[str, object]
@@ -121,6 +126,21 @@ class ScriptedDrill(Drill):
 
     def prove(self, mark: str) -> ProofFacts:
         return self._answer(PROOF, "expect", mark)
+
+    def restore_kept(self, mark: str) -> tuple[tuple[RestoreFacts, ...], ProofFacts]:
+        return self._answer(((RESTORE, RESTORE), PROOF), "restore-kept", mark)
+
+    def schedule(self, full: int, diff: int) -> ScheduleFacts:
+        return self._answer(SCHEDULE, "schedule", full, diff)
+
+    def configure(self, variables: Mapping[str, str]) -> None:
+        return self._answer(None, "configure", dict(variables))
+
+    def control_restore(self, mark: str | None = None, by: str = "time") -> OperationFacts:
+        return self._answer(OPERATION, "control", mark, by)
+
+    def refuse_wrong_tokens(self) -> OperationFacts:
+        return self._answer(REFUSAL, "refuse")
 
     def check(self) -> tuple[CheckFacts, ...]:
         return self._answer(CHECKS, "check")

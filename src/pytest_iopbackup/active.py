@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,7 +24,7 @@ from pytest_iopbackup.options import Options
 from pytest_iopbackup.progress import Narrator
 from pytest_iopbackup.record import RunRecord, ScenarioRecord, Verdict
 from pytest_iopbackup.reports import codec, table, writer
-from pytest_iopbackup.scenario.catalog import select
+from pytest_iopbackup.scenario.catalog import is_group, select
 from pytest_iopbackup.scenario.model import Dataset, Scenario
 from pytest_iopbackup.session import Session
 
@@ -44,7 +44,9 @@ class Active:
         self._run: str = worker.get("iop_run") or f"{self._started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
         self._ending = ""
         self._sigterm: Any = None
-        self._selected: list[Path] = []
+        self._selected: Sequence[Path] = ()
+        self._not_run: Mapping[str, str] = {}
+        """Scenarios that were meant but cannot run here, and why."""
         self._records: list[ScenarioRecord] = []
         try:
             self._session = Session(options, self._run.rpartition("-")[2], worker.get("workerid", "main"))
@@ -58,10 +60,12 @@ class Active:
         config = self._config
         try:
             folders = registry_of(config).scenario_folders
-            self._selected = select(self._options.scenarios, folders, self._options.scenario_base)
+            wanted, base = self._options.scenarios, self._options.scenario_base
+            named = select([word for word in wanted if not is_group(word)], folders, base)
+            self._selected, self._not_run, kinds = self._session.sort_out(select(wanted, folders, base), named)
             if not self._is_worker:  # a worker's controller has seen to it
                 writer.make_parent(self._options.report_dir)
-                self._session.prepare()
+                self._session.prepare(kinds)
         except IopError as error:
             raise pytest.UsageError(str(error)) from None
         paths = [str(path) for path in self._selected]
@@ -136,6 +140,8 @@ class Active:
             terminalreporter.write_line(
                 f"swept what a killed run had left: {swept.directory}, {len(swept.processes)} processes"
             )
+        for name, why in self._not_run.items():
+            terminalreporter.write_line(f"NOT RUN: {name}: {why}")
         if self._records:
             terminalreporter.section("backup drills")
             terminalreporter.write_line(table.run_table(self._record()))

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_iopbackup.cluster import checks, pgbackrest, restore, targets
+from pytest_iopbackup.cluster import checks, operate, pgbackrest, restore, schedule, targets
 from pytest_iopbackup.cluster.lsn import parse_lsn
 from pytest_iopbackup.dataset.ledger import Entry, Ledger, Outcome
 from pytest_iopbackup.dataset.workload import WorkloadSpec, run_workload
@@ -25,8 +25,10 @@ from pytest_iopbackup.record import (
     CheckFacts,
     MarkFacts,
     MistakeFacts,
+    OperationFacts,
     ProofFacts,
     RestoreFacts,
+    ScheduleFacts,
     Verdict,
     WriteFacts,
 )
@@ -58,10 +60,14 @@ class Drill:
     ``evidence`` is a directory outside the database; the ledger and the marks' row sets are kept there.
     """
 
-    def __init__(self, stack: Stack, evidence: Path, *, seed: int, limits: Limits) -> None:
+    def __init__(
+        self, stack: Stack, evidence: Path, *, seed: int, limits: Limits, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.stack = stack
         self.seed = seed
         self.limits = limits
+        self.variables: Mapping[str, str] = variables or {}
+        """Variables of the deployed system that differ from their defaults."""
         self.ledger = Ledger(evidence / "ledger.jsonl")
         self.progress: Progress = nothing
         self.failed = False
@@ -140,8 +146,57 @@ class Drill:
         """
         target = self._target(mark, by, value, backup)
         facts = restore.restore(self.stack, target, self.limits, files=self.progress, replay=self.progress)
-        self._give_up(target, facts, self._marks[mark].point.facts.time if mark else None)
+        self._give_up(target, self._marks[mark].point.facts.time if mark else None, facts)
         return facts
+
+    def restore_kept(self, mark: str) -> tuple[tuple[RestoreFacts, ...], ProofFacts]:
+        """Restore each backup that the repository keeps, the newest first; each must hold exactly a mark's rows.
+
+        The backup worker rests meanwhile, so that it expires none of them. Returns the restores and the last proof,
+        or those until the first proof that did not pass. Raises UsageError for a backup older than the mark.
+        """
+        moment = _known("mark", mark, self._marks).point.facts.time
+        self.stack.stop(Service.BACKUP)
+        kept = pgbackrest.info(self.stack, self.limits).backups
+        older = [backup.label for backup in kept if backup.stopped < moment]
+        if older or not kept:
+            raise UsageError(
+                f"of the {len(kept)} backups kept, {len(older)} ended before mark {mark!r}: {', '.join(older)}",
+                hint="let the worker take more backups after the mark, so that retention removes the older ones",
+            )
+        restores: list[RestoreFacts] = []
+        for backup in reversed(kept):
+            target = targets.Target(by=targets.By.IMMEDIATE, backup_set=backup.label)
+            restores.append(
+                restore.restore(self.stack, target, self.limits, files=self.progress, resume=[Service.CHECK])
+            )
+            proof = self.prove(mark)
+            if verdict(proof)[0] is not Verdict.PASSED:
+                break
+        self.stack.start(Service.BACKUP)
+        return tuple(restores), proof
+
+    def configure(self, variables: Mapping[str, str]) -> None:
+        """Set variables of the deployed system, as an operator does in its ``.env``."""
+        self.variables = {**self.variables, **variables}
+        self.stack.configure(variables)
+
+    def schedule(self, full: int, diff: int) -> ScheduleFacts:
+        """Wait until the backup worker has taken so many backups by itself; its order and retention must be right."""
+        return schedule.watch(
+            self.stack, full=full, diff=diff, variables=self.variables, limits=self.limits, progress=self.progress
+        )
+
+    def control_restore(self, mark: str | None = None, by: str = "time") -> OperationFacts:
+        """Restore with the operators' ``control.sh``: to a mark, or to the end of the archived WAL."""
+        target = self._target(mark, by if mark else "default", None, None)
+        facts = operate.restore(self.stack, target, self.limits)
+        self._give_up(target, self._marks[mark].point.facts.time if mark else None)
+        return facts
+
+    def refuse_wrong_tokens(self) -> OperationFacts:
+        """Try every kind of wrong confirmation token; raises IopError when one is not blocked."""
+        return operate.refuse_wrong_tokens(self.stack, self.limits)
 
     def prove(self, mark: str) -> ProofFacts:
         """Compare the database with a mark and with the ledger; returns what was found, good or bad."""
@@ -194,19 +249,19 @@ class Drill:
             for entry in self.ledger.entries()
         )
 
-    def _give_up(self, target: targets.Target, facts: RestoreFacts, moment: datetime | None) -> None:
+    def _give_up(self, target: targets.Target, moment: datetime | None, facts: RestoreFacts | None = None) -> None:
         """Note what lies behind the target: by time where that is known, else by LSN."""
         if target.by is targets.By.DEFAULT:
             return
         if target.by is targets.By.TIME and target.value is not None:
             moment = targets.parse_time(target.value)
-        ends = [entry.stop_lsn for entry in self._backups.values() if entry.label == facts.backup_set]
+        ends = [entry.stop_lsn for entry in self._backups.values() if facts and entry.label == facts.backup_set]
         lsn = target.value if target.by is targets.By.LSN else ends[0] if target.by is targets.By.IMMEDIATE else None
         for entry in self.ledger.entries():
             if entry.time is None or entry.lsn is None:
                 continue
             if moment or lsn is None:
-                last = moment or facts.last_transaction
+                last = moment or (facts.last_transaction if facts else None)
                 behind = last is not None and entry.time > last
             else:
                 behind = parse_lsn(entry.lsn) > parse_lsn(lsn)

@@ -40,18 +40,21 @@ class Limits:
         return replace(self, **{field.name: getattr(self, field.name) * factor for field in fields(self)})
 
 
-def wait_until(condition: Callable[[], T | None], *, limit: float, what: str, hint: str | None = None) -> T:
+def wait_until(
+    condition: Callable[[], T | None], *, limit: float, what: str, hint: str | None = None, pause: float = 0.05
+) -> T:
     """Poll ``condition`` until it gives something other than None or False, and return that.
 
-    Raises DeadlineError after ``limit`` seconds; ``what`` completes the sentence "waited 60 s for …".
+    ``pause`` is the longest time between two polls. Raises DeadlineError after ``limit`` seconds; ``what`` completes
+    the sentence "waited 60 s for …".
     """
     deadline = time.monotonic() + limit
-    pause = 0.005
+    wait = 0.005
     while True:
         found = condition()
         if found is not None and found is not False:
             return found
         if time.monotonic() > deadline:
             raise DeadlineError(f"waited {limit:g} s for {what}, in vain", hint=hint)
-        time.sleep(pause)  # between two polls: nothing outside our process can wake us
-        pause = min(pause * 1.5, 0.05)
+        time.sleep(wait)  # between two polls: nothing outside our process can wake us
+        wait = min(wait * 1.5, pause)

@@ -30,6 +30,10 @@ class Options:
     work_dir: Path | None = None
     pg_bin: Path | None = None
     pgbackrest: Path | None = None
+    compose_files: tuple[Path, ...] = ()
+    """Compose files of a stack other than ours; later ones override earlier ones."""
+    compose_map: Path | None = None
+    """What that stack's services, volumes and variables are called."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -55,6 +59,14 @@ def add_options(parser: pytest.Parser) -> None:
     add("work-dir", "where stacks live while they run (default: the temporary directory)", metavar="DIR")
     add("pg-bin", "directory of PostgreSQL's programs (default: searched for)", metavar="DIR")
     add("pgbackrest", "pgBackRest's program (default: searched for)", metavar="FILE")
+    add(
+        "compose-file",
+        "a Compose file of yours to drill on, instead of ours; a second one overrides (repeatable)",
+        kind="args",
+        action="append",
+        metavar="FILE",
+    )
+    add("compose-map", "YAML file: what that file's services, volumes and variables are called", metavar="FILE")
     group.addoption("--iop-list", action="store_true", help="list the scenarios and what each proves, and exit")
 
 
@@ -76,6 +88,10 @@ def read_options(config: pytest.Config) -> Options:
         work_dir=path("work-dir"),
         pg_bin=path("pg-bin"),
         pgbackrest=path("pgbackrest"),
+        compose_files=tuple(
+            (_base(config, "compose-file") / file).absolute() for file in _list(config, "compose-file")
+        ),
+        compose_map=path("compose-map"),
     )
 
 

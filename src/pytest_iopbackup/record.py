@@ -198,8 +198,29 @@ class CheckFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleFacts:
+    """What the backup worker did by itself while it was watched."""
+
+    taken: tuple[BackupFacts, ...]
+    expired: tuple[str, ...]
+    """Labels that retention removed meanwhile."""
+    kept: tuple[str, ...]
+    """Labels in the repository at the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationFacts:
+    """What the operators' ``control.sh`` was asked for, and how it answered."""
+
+    command: str
+    attempts: int
+    """How often it was called, or one of the services that it uses."""
+    said: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """One step of a scenario. At most one of the fact fields is set."""
+    """One step of a scenario. At most one of the fact fields is set, but for restores that were proven at once."""
 
     number: int
     verb: str
@@ -217,6 +238,10 @@ class StepRecord:
     restore: RestoreFacts | None = None
     proof: ProofFacts | None = None
     checks: tuple[CheckFacts, ...] = ()
+    schedule: ScheduleFacts | None = None
+    restores: tuple[RestoreFacts, ...] = ()
+    """Of each kept backup, the newest first."""
+    operation: OperationFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from pytest_iopbackup.proof.verdict import verdict
 from pytest_iopbackup.record import ScenarioRecord, StepRecord, Verdict
 from pytest_iopbackup.reports.text import note
 from pytest_iopbackup.scenario import model
-from pytest_iopbackup.stack.template import Stage
+from pytest_iopbackup.stack.supply import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +172,28 @@ def _expect(drill: Drill, action: model.Expect) -> dict[str, Any]:
     return {"proof": drill.prove(action.rows)}
 
 
+def _schedule(drill: Drill, action: model.Schedule) -> dict[str, Any]:
+    return {"schedule": drill.schedule(action.full, action.diff)}
+
+
+def _configure(drill: Drill, action: model.Configure) -> dict[str, Any]:
+    drill.configure(action.variables)
+    return {}
+
+
+def _restore_kept(drill: Drill, action: model.RestoreKept) -> dict[str, Any]:
+    restores, proof = drill.restore_kept(action.rows)
+    return {"restores": restores, "proof": proof}
+
+
+def _control(drill: Drill, action: model.Control) -> dict[str, Any]:
+    return {"operation": drill.control_restore(action.mark, action.by)}
+
+
+def _refuse(drill: Drill, _: model.Refuse) -> dict[str, Any]:
+    return {"operation": drill.refuse_wrong_tokens()}
+
+
 def _check(drill: Drill, _: model.Check) -> dict[str, Any]:
     return {"checks": drill.check()}
 
@@ -185,4 +207,9 @@ _VERBS: Mapping[type, Callable[[Drill, Any], dict[str, Any]]] = {
     model.Restore: _restore,
     model.Expect: _expect,
     model.Check: _check,
+    model.Configure: _configure,
+    model.Schedule: _schedule,
+    model.RestoreKept: _restore_kept,
+    model.Control: _control,
+    model.Refuse: _refuse,
 }

@@ -40,12 +40,13 @@ class System:
         self.mark = uuid4().hex
         binaries = shutil.which("initdb") or max(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         self.environment = {
-            "PATH": f"{Path(binaries).parent}:{os.environ['PATH']}",
+            "PATH": f"{Path(binaries).resolve().parent}:{os.environ['PATH']}",
             "LC_ALL": "C.UTF-8",
             "PGHOST": str(root),
             "PGPORT": "5432",
             "PGUSER": "postgres",
             "PGDATABASE": "postgres",
+            "PGDATA": str(self.data),
             "PGBACKREST_CONFIG": str(self.scripts / "pgbackrest.conf"),
             "PGBACKREST_PG1_PATH": str(self.data),
             "PGBACKREST_PG1_SOCKET_PATH": str(root),
@@ -156,15 +157,15 @@ def marked(mark: str) -> list[int]:
 
 
 @contextmanager
-def system() -> Iterator[System]:
-    """Bring a server and an empty repository up, and take everything away at the end."""
+def system(*options: str) -> Iterator[System]:
+    """Bring a server, made with these options of initdb, and an empty repository up; take all away at the end."""
     with tempfile.TemporaryDirectory(prefix="iop-") as directory:
         self = System(Path(directory))
         shutil.copytree(SCRIPTS, self.scripts, ignore=shutil.ignore_patterns("__pycache__"))
         if USER:
             shutil.chown(self.root, USER, USER)
         self.must("mkdir", "--mode=750", self.repository, self.state, self.root / "spool")
-        self.must("initdb", "--data-checksums", "--no-sync", "--auth=trust", "--username=postgres", self.data)
+        self.must("initdb", "--data-checksums", "--no-sync", "--auth=trust", "--username=postgres", *options, self.data)
         with (self.data / "postgresql.conf").open("a") as file:
             file.write(f"listen_addresses = ''\nunix_socket_directories = '{self.root}'\nfsync = off\n")
             file.write(f"include = '{self.scripts}/postgresql.conf'\n")

@@ -436,6 +436,7 @@ def test_a_worker_goes_on_after_a_failing_run(stack: System) -> None:
         second = recorded(stack)
         assert (second["version"], second["worker"], second["pid"]) == (1, "job", process.pid)
         assert (second["frequency"], second["last"]["exit_code"]) == (1, 0)
+        assert second["last"]["finished"] <= second["since"] <= second["heartbeat"]
         between = [datetime.fromisoformat(run["last"]["started"].replace("Z", "+00:00")) for run in (first, second)]
         assert 1 <= (between[1] - between[0]).total_seconds() < 1.5
         assert "PGBACKREST_FREQUENCY" not in (stack.state / "seen").read_text()
@@ -447,9 +448,29 @@ def test_an_idle_worker_keeps_its_heartbeat_and_stops_at_once(stack: System) -> 
     script = job(stack, "exit 0")
     with stack.started(stack.scripts / "worker.sh", "job", script, IOP_HEARTBEAT="1") as (process, mark):
         wait_for(is_in(stack, "waiting", 1))
-        first = recorded(stack)["heartbeat"]
-        wait_for(lambda: recorded(stack)["heartbeat"] != first)
+        first = recorded(stack)
+        wait_for(lambda: recorded(stack)["heartbeat"] != first["heartbeat"])
+        assert recorded(stack)["since"] == first["since"]
         end(process, mark, within=1)
+    assert (recorded(stack)["state"], recorded(stack)["since"]) == ("stopped", recorded(stack)["heartbeat"])
+
+
+def test_a_running_worker_says_since_when(stack: System) -> None:
+    with stack.started(stack.scripts / "worker.sh", "job", job(stack, "sleep 600"), IOP_HEARTBEAT="1") as (
+        process,
+        mark,
+    ):
+        wait_for(is_in(stack, "running", 0))
+        first = recorded(stack)
+        assert first["since"] == first["heartbeat"]
+        wait_for(lambda: recorded(stack)["heartbeat"] != first["heartbeat"])
+        assert recorded(stack)["since"] == first["since"]
+        assert stack.run("python3", "-B", stack.scripts / "health.py", "worker", "backup").returncode == 1
+        (stack.state / "job.json").replace(stack.state / "backup.json")
+        judged = stack.run("python3", "-B", stack.scripts / "health.py", "worker", "backup")
+        assert (judged.returncode, judged.stdout) == (0, "worker backup: ok\n")
+        end(process, mark, within=2)
+    assert recorded(stack)["last"]["started"] == first["since"]
 
 
 def test_a_run_is_stopped_with_all_its_processes(stack: System) -> None:

@@ -92,10 +92,93 @@ def test_without_postgresql_it_is_said_what_was_checked(
 ) -> None:
     monkeypatch.setattr(binaries, "_DISTRIBUTIONS", ("/no/postgresql/*/bin",))
     monkeypatch.setenv("PATH", str(base))
-    result = project.run("--iop-scenario=mine", programs=False)
+    result = project.run("--iop-scenario=mine", "--iop-stack=local", programs=False)
     refused(
         project, result, "PostgreSQL's programs not found", "pg_config on PATH", "/no/postgresql/*/bin", "--iop-pg-bin"
     )
+
+
+def test_where_neither_kind_works_both_are_said_with_what_was_checked(
+    project: Project, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binaries, "_DISTRIBUTIONS", ("/no/postgresql/*/bin",))
+    monkeypatch.setenv("PATH", str(base))
+    result = project.run("--iop-scenario=mine", programs=False)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    message = result.stderr.str()
+    for words in ("no stack can run here", "Local: PostgreSQL's programs not found", "Compose: Docker not found"):
+        assert message.count(words) == 1, message
+    assert "HINT: either " in message
+    assert "Traceback" not in all_output(result)
+    assert project.left == []
+
+
+def test_without_docker_it_is_said_what_was_checked(
+    project: Project, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(base))
+    refused(project, project.run("--iop-scenario=mine", "--iop-stack=compose"), "Docker not found", "'docker' on PATH")
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (("exit 1", "echo 2.26.1"), "'docker version': no answer"),
+        (("echo 20.10", "exit 1"), "'docker compose version': no answer, not 2.20 or newer"),
+        (("echo 20.10", "echo v2.17.3"), "'docker compose version': v2.17.3, not 2.20 or newer"),
+    ],
+    ids=["no engine", "no compose", "old compose"],
+)
+def test_a_docker_that_cannot_be_used_is_named(
+    project: Project, base: Path, monkeypatch: pytest.MonkeyPatch, answers: tuple[str, str], words: str
+) -> None:
+    docker = base / "docker"
+    docker.write_text(f"#!/bin/sh\necho no answer >&2\ncase $1 in compose) {answers[1]};; *) {answers[0]};; esac\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{base}:/usr/bin:/bin")
+    result = project.run("--iop-scenario=mine", "--iop-stack=compose")
+    docker.unlink()
+    refused(project, result, "Docker cannot be used. Checked: ", words)
+
+
+def test_a_scenario_of_the_other_kind_is_refused_by_name_and_told_of_in_a_group(project: Project) -> None:
+    refused(
+        project,
+        project.run("--iop-scenario=operations", "--iop-stack=local"),
+        "scenario 'operations' runs on the compose stack only",
+        "HINT: --iop-stack=compose",
+    )
+    path = project.pytester.path / "drills" / "theirs.yaml"
+    path.write_text(GOOD.replace("bad", "theirs").replace("title:", "stack: compose\ntags: [group]\ntitle:"))
+    mine = project.pytester.path / "drills" / "mine.yaml"
+    mine.write_text(mine.read_text().replace("dataset:", "tags: [group]\ndataset:"))
+    result = project.run("--iop-scenario=tag:group", "--iop-stack=local")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["NOT RUN: theirs: scenario 'theirs' runs on the compose stack only"])
+
+
+def test_a_compose_file_that_is_not_there_is_named(project: Project) -> None:
+    result = project.run("--iop-scenario=mine", "--iop-compose-file=none.yaml")
+    refused(project, result, f"Compose file {project.pytester.path}/none.yaml: there is no such file")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("services: {databse: db}", "mapping.yaml, services: unknown key 'databse'"),
+        ("login: {port: '5432'}", "mapping.yaml, login, port: '5432' is not a whole number"),
+        ("token: 7", "mapping.yaml, token: 7 is not text"),
+        ("variables: [a]", "mapping.yaml, variables: not a mapping from name to name"),
+        ("services: db", "mapping.yaml, services: 'db' is not a mapping"),
+        ("services: {", "mapping.yaml: not YAML"),
+    ],
+)
+def test_a_wrong_mapping_is_named_with_its_key(project: Project, text: str, words: str) -> None:
+    (project.pytester.path / "mapping.yaml").write_text(text)
+    result = project.run("--iop-scenario=mine", "--iop-stack=compose", "--iop-compose-map=mapping.yaml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert words in result.stderr.str()
+    assert "Traceback" not in all_output(result)
 
 
 def test_a_directory_without_postgresqls_programs_is_named(project: Project) -> None:
@@ -165,11 +248,6 @@ def test_a_work_directory_that_is_too_long_for_sockets_is_named(project: Project
 def test_a_work_directory_that_is_not_there_is_named(project: Project) -> None:
     result = project.run("--iop-scenario=mine", "--iop-work-dir=/no/such/place")
     refused(project, result, "cannot make a directory in /no/such/place: No such file or directory")
-
-
-def test_compose_says_that_it_comes(project: Project) -> None:
-    result = project.run("--iop-scenario=mine", "--iop-stack=compose")
-    refused(project, result, "--iop-stack=compose is not there yet: it comes", "use --iop-stack=local")
 
 
 def test_a_scenario_folder_that_is_not_there_is_named(project: Project) -> None:

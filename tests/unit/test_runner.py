@@ -24,9 +24,21 @@ from pytest_iopbackup.progress import Narrator
 from pytest_iopbackup.record import ScenarioRecord, Verdict
 from pytest_iopbackup.runner import Setting, run_scenario
 from pytest_iopbackup.scenario import model
-from pytest_iopbackup.stack import template
+from pytest_iopbackup.stack import supply
 from pytest_iopbackup.stack.base import CommandResult
-from scripted import CHECKS, DIFFERENT, NOTHING_COMPARED, PROOF, WRITE, Script, ScriptedDrill
+from scripted import (
+    CHECKS,
+    DIFFERENT,
+    NOTHING_COMPARED,
+    OPERATION,
+    PROOF,
+    REFUSAL,
+    RESTORE,
+    SCHEDULE,
+    WRITE,
+    Script,
+    ScriptedDrill,
+)
 
 ACTIONS: dict[str, model.Action] = {
     "backup": model.Backup("full", "one"),
@@ -37,6 +49,11 @@ ACTIONS: dict[str, model.Action] = {
     "restore": model.Restore(mark="here", by="time"),
     "expect": model.Expect("here"),
     "check": model.Check(),
+    "configure": model.Configure({"IOP_READY_LIMIT": "9"}),
+    "schedule": model.Schedule(2, 3),
+    "restorekept": model.RestoreKept("here"),
+    "control": model.Control("here", "lsn"),
+    "refuse": model.Refuse(),
 }
 VERBS = list(ACTIONS)
 ASKED = [
@@ -48,6 +65,11 @@ ASKED = [
     ("restore", "here", "time", None, None),
     ("expect", "here"),
     ("check",),
+    ("configure", {"IOP_READY_LIMIT": "9"}),
+    ("schedule", 2, 3),
+    ("restore-kept", "here"),
+    ("control", "here", "lsn"),
+    ("refuse",),
 ]
 COMMAND = CommandError(CommandResult(("backup.sh", "full"), 55, "", "ERROR: [055]: no stanza", 0.2))
 
@@ -63,7 +85,7 @@ class Stage:
         self.said: list[str] = []
 
     @contextmanager
-    def provide(self, _dataset: model.Dataset, _stage: template.Stage) -> Iterator[Drill]:
+    def provide(self, _dataset: model.Dataset, _stage: supply.Stage) -> Iterator[Drill]:
         if self.before:
             raise self.before
         try:
@@ -99,7 +121,7 @@ def test_a_run_whose_steps_all_pass_is_passed_and_holds_what_each_found(tmp_path
     assert (record.verdict, record.reason) == (Verdict.PASSED, None)
     assert stage.drill.asked == ASKED
     assert [step.verb for step in record.steps] == VERBS
-    assert [step.line for step in record.steps] == list(range(5, 13))
+    assert [step.line for step in record.steps] == list(range(5, 5 + len(VERBS)))
     assert record.planned == len(VERBS)
     assert (record.name, record.file, record.stack, record.users, record.seed) == (
         "drill",
@@ -111,6 +133,10 @@ def test_a_run_whose_steps_all_pass_is_passed_and_holds_what_each_found(tmp_path
     assert record.steps[1].write == WRITE
     assert record.steps[6].proof == PROOF
     assert record.steps[7].checks == CHECKS
+    assert record.steps[9].schedule == SCHEDULE
+    assert (record.steps[10].restores, record.steps[10].proof) == ((RESTORE, RESTORE), PROOF)
+    assert record.steps[11].operation == OPERATION
+    assert record.steps[12].operation == REFUSAL
     assert stage.left
     assert not stage.drill.failed
 
@@ -263,12 +289,12 @@ def test_every_step_is_announced_as_it_starts_and_ends_with_its_time(tmp_path: P
     stage.run()
     heads = [
         "drill: bringing the stack up",
-        "drill [1/8] backup full as one",
-        "drill [2/8] write 200 transactions, 4 clients",
-        "drill [3/8] mark here",
-        "drill [4/8] mistake: DELETE FROM identity.membership",
-        "drill [5/8] lose the data-directory",
-        "drill [6/8] restore to here by time",
+        "drill [ 1/13] backup full as one",
+        "drill [ 2/13] write 200 transactions, 4 clients",
+        "drill [ 3/13] mark here",
+        "drill [ 4/13] mistake: DELETE FROM identity.membership",
+        "drill [ 5/13] lose the data-directory",
+        "drill [ 6/13] restore to here by time",
     ]
     assert stage.said[::2] == [f"{head} …\n" for head in heads]
     assert all(line.startswith(f"{head}  0.0 s") for head, line in zip(heads, stage.said[1::2], strict=True))

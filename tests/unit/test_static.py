@@ -43,6 +43,7 @@ def test_shellcheck() -> None:
     scripts = shell_scripts()
     names = {script.name for script in scripts}
     assert names >= {"control.sh", "run", "backup.sh", "check.sh", "worker.sh"}
+    assert set(scripts) >= set((ROOT / "control").iterdir())
     program = shutil.which("shellcheck")
     assert program is not None, "shellcheck is not installed: './control.sh test' does that on Debian and Ubuntu"
     assert complaints(program, "--external-sources", *scripts) == ""

@@ -74,9 +74,7 @@ def backup(stack: Stack, kind: str, limits: Limits, progress: Progress | None = 
 
 def restore(stack: Stack, options: list[str], limits: Limits, progress: Progress | None = None) -> CommandResult:
     """Run ``pgbackrest restore`` into the stack's data directory."""
-    return stack.host(Service.DATABASE).run(
-        ["pgbackrest", "restore", *options], timeout=limits.restore, env=_DETAIL, listener=percent_listener(progress)
-    )
+    return stack.restore(options, timeout=limits.restore, env=_DETAIL, listener=percent_listener(progress))
 
 
 def archived(stack: Stack, archive_id: str, segment: str, limits: Limits) -> bool:

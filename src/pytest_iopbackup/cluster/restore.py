@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 
 from pytest_iopbackup.cluster import pgbackrest
@@ -58,8 +58,9 @@ def restore(
     *,
     files: Progress | None = None,
     replay: Progress | None = None,
+    resume: Sequence[Service] = _WORKERS,
 ) -> RestoreFacts:
-    """Replace the stack's database by what the repository holds at ``target``, and let the workers go on.
+    """Replace the stack's database by what the repository holds at ``target``, and let the workers ``resume``.
 
     ``files`` follows pgBackRest, ``replay`` WAL segments. Raises TargetError before anything was touched, RecoveryError
     when PostgreSQL refuses; the stack is then left stopped, as it is.
@@ -72,7 +73,7 @@ def restore(
     stopped = time.monotonic()
     copied = pgbackrest.restore(stack, restore_options(target, chosen), limits, files)
     recovery = await_recovery(stack, stack.database_log_size(), limits, _segments(chosen, target, replay))
-    for service in _WORKERS:
+    for service in resume:
         stack.start(service)
     return RestoreFacts(
         by=target.by.value,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from tabulate import tabulate
 
 from pytest_iopbackup.record import (
+    BackupFacts,
     Differing,
     ProofFacts,
     RestoreFacts,
@@ -90,6 +91,8 @@ def _story(scenario: ScenarioRecord) -> Iterator[str]:
         elif step.restore and step.verdict is Verdict.PASSED:
             outage = step.restore.outage_seconds
             yield f"- {step.title.capitalize()}: back after {outage:.1f} s; PostgreSQL: “{step.restore.reached}”."
+        elif step.operation and step.verdict is Verdict.PASSED:
+            yield f"- {step.title}: {step.operation.said}."
         elif step.proof and step.verdict is Verdict.PASSED:
             yield f"- {note(step).capitalize()}."
 
@@ -98,15 +101,25 @@ def _backups(steps: tuple[StepRecord, ...]) -> Iterator[str]:
     rows = [
         (b.label, b.type, b.prior or "", size(b.database_size), size(b.repository_size),
          f"{(b.stopped - b.started).seconds}", f"{b.start_lsn} to {b.stop_lsn}")
-        for b in (step.backup for step in steps) if b
+        for b in _taken(steps)
     ]  # fmt: skip
     if rows:
         yield "\n### Backups\n"
         yield _table(("label", "type", "on", "database", "in the repository", "seconds", "LSN"), rows)
 
 
+def _taken(steps: tuple[StepRecord, ...]) -> Iterator[BackupFacts]:
+    for step in steps:
+        if step.backup:
+            yield step.backup
+        if step.schedule:
+            yield from step.schedule.taken
+
+
 def _restores(steps: tuple[StepRecord, ...]) -> Iterator[str]:
-    rows = [_restore(step.number, step.restore) for step in steps if step.restore]
+    rows = [
+        _restore(step.number, facts) for step in steps for facts in ((step.restore,) if step.restore else step.restores)
+    ]
     if rows:
         yield "\n### Restores\n"
         headers = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_iopbackup.record import ProofFacts, RestoreFacts, StepRecord
+from pytest_iopbackup.record import ProofFacts, RestoreFacts, ScheduleFacts, StepRecord
 
 
 def size(count: int) -> str:
@@ -38,8 +38,14 @@ def note(step: StepRecord) -> str:
         return "done" if step.mistake.rows is None else f"{number(step.mistake.rows)} rows hit"
     if step.restore:
         return _restore(step.restore)
+    if step.restores and step.proof:
+        return f"{len(step.restores)} backups, {_proof(step.proof)}"
     if step.proof:
         return _proof(step.proof)
+    if step.schedule:
+        return _schedule(step.schedule)
+    if step.operation:
+        return step.operation.said
     return ", ".join(check.name for check in step.checks)
 
 
@@ -48,6 +54,12 @@ def _restore(restore: RestoreFacts) -> str:
         f"{restore.backup_set}: stop {restore.stop_seconds:.1f} s, restore {restore.restore_seconds:.1f} s, "
         f"replay {restore.replay_seconds:.1f} s, ready {restore.ready_seconds:.1f} s; {restore.reached}"
     )
+
+
+def _schedule(schedule: ScheduleFacts) -> str:
+    kinds = [backup.type for backup in schedule.taken]
+    taken = f"{kinds.count('full')} full and {kinds.count('diff')} differential taken"
+    return f"{taken}, {len(schedule.expired)} expired, {len(schedule.kept)} kept"
 
 
 def _proof(proof: ProofFacts) -> str:

@@ -29,6 +29,11 @@ def select(wanted: Sequence[str], folders: Iterable[Path], current: Path) -> lis
     return list(chosen)
 
 
+def is_group(word: str) -> bool:
+    """Whether a word means whatever is there, rather than one scenario."""
+    return word == "all" or word.startswith("tag:")
+
+
 def _meaning(word: str, files: dict[str, Path], current: Path) -> list[Path]:
     if word == "all":
         return list(files.values())

@@ -17,13 +17,18 @@ from pytest_iopbackup.scenario.model import (
     Action,
     Backup,
     Check,
+    Configure,
+    Control,
     Dataset,
     Expect,
     Lose,
     Mark,
     Mistake,
+    Refuse,
     Restore,
+    RestoreKept,
     Scenario,
+    Schedule,
     Step,
     Write,
 )
@@ -50,6 +55,8 @@ def load_scenario(path: Path) -> Scenario:
         steps=steps,
         tags=tuple(content.get("tags", ())),
         dataset=Dataset(**content.get("dataset", {})),
+        stack=content.get("stack"),
+        variables=_variables(content.get("variables", {})),
     )
 
 
@@ -130,11 +137,21 @@ def _action(document: Document, where: Where, verb: str, argument: Any) -> Actio
         return _restore(document, where, argument)
     if verb == "check":
         return Check()
-    simple = {"write": Write, "mistake": Mistake, "expect": Expect}
+    if verb == "configure":
+        return Configure(_variables(argument))
+    if verb == "control":
+        wanted = argument["restore"]
+        return Control() if isinstance(wanted, str) else Control(wanted["to"], wanted.get("by", "time"))
+    simple = {"write": Write, "mistake": Mistake, "expect": Expect, "schedule": Schedule, "restore-kept": RestoreKept}
     if verb in simple:
         action: Action = simple[verb](**argument)
         return action
-    return Mark(argument) if verb == "mark" else Lose(argument)
+    named: dict[str, type[Mark] | type[Lose] | type[Refuse]] = {"mark": Mark, "lose": Lose, "refuse": Refuse}
+    return named[verb](argument)
+
+
+def _variables(argument: Mapping[str, Any]) -> Mapping[str, str]:
+    return {name: str(value) for name, value in argument.items()}
 
 
 def _restore(document: Document, where: Where, argument: Any) -> Restore:
@@ -161,10 +178,12 @@ def _check_references(document: Document, steps: tuple[Step, ...]) -> None:
             _define(document, where, "mark", action.name, marks)
         elif isinstance(action, Backup) and action.name is not None:
             _define(document, where, "backup", action.name, backups)
-        elif isinstance(action, Expect):
+        elif isinstance(action, (Expect, RestoreKept)):
             _refer(document, [*where, "rows"], "mark", action.rows, marks)
         elif isinstance(action, Restore) and action.mark is not None:
             _refer(document, [*where, "to"], "mark", action.mark, marks)
+        elif isinstance(action, Control) and action.mark is not None:
+            _refer(document, [*where, "restore", "to"], "mark", action.mark, marks)
         elif isinstance(action, Restore) and action.backup is not None:
             _refer(document, [*where, "backup"], "backup", action.backup, backups)
 

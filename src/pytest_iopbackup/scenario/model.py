@@ -5,6 +5,7 @@ Every action has a ``title``: one line for people that says what the step does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -105,7 +106,78 @@ class Check:
         return "check: all green"
 
 
-Action: TypeAlias = Backup | Write | Mark | Mistake | Lose | Restore | Expect | Check
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Wait until the backup worker has taken this many backups by itself, and judge its order and its retention."""
+
+    full: int
+    diff: int
+
+    @property
+    def title(self) -> str:
+        return f"schedule: the worker takes {self.full} full and {self.diff} differential backups"
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Set variables of the deployed system, as an operator does in its ``.env``."""
+
+    variables: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        return "configure " + ", ".join(f"{name}={value}" for name, value in self.variables.items())
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreKept:
+    """Restore each backup that the repository keeps, one after the other; each must give exactly a mark's rows."""
+
+    rows: str
+
+    @property
+    def title(self) -> str:
+        return f"restore each kept backup, expect the rows of {self.rows}"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Restore as an operator does, with ``control.sh restore``: to a mark, or to the end of the archived WAL."""
+
+    mark: str | None = None
+    by: str = "time"
+
+    @property
+    def title(self) -> str:
+        return "control.sh restore, latest" if self.mark is None else f"control.sh restore to {self.mark} by {self.by}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Try to restore with every kind of wrong confirmation token: all must be blocked, and nothing touched."""
+
+    what: str = "wrong-tokens"
+
+    @property
+    def title(self) -> str:
+        return "control.sh restore with wrong tokens: all blocked"
+
+
+Action: TypeAlias = (
+    Backup
+    | Write
+    | Mark
+    | Mistake
+    | Lose
+    | Restore
+    | Expect
+    | Check
+    | Configure
+    | Schedule
+    | RestoreKept
+    | Control
+    | Refuse
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +207,7 @@ class Scenario:
     steps: tuple[Step, ...]
     tags: tuple[str, ...] = ()
     dataset: Dataset = field(default_factory=Dataset)
+    stack: str | None = None
+    """The only stack kind that it can run on; None for any."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the deployed system, as in its ``.env``."""

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 LineListener = Callable[[str], None]
 
+TOKEN = "I_UNDERSTAND_THIS_WILL_DELETE_DATABASE_DATA"  # noqa: S105 - it is published; it guards against slips
+"""The confirmation that restores of the deployed system ask for, unless it is set otherwise."""
+
+DATABASE = "iop"
+"""The application's database, which the dataset is loaded into."""
+
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
@@ -91,9 +97,15 @@ class Stack(Protocol):
     def kind(self) -> str:
         """``local`` or ``compose``."""
 
-    @property
-    def stanza(self) -> str:
-        """pgBackRest's name for this database's backups."""
+    token: str
+    """What its restores ask for as confirmation."""
+    stanza: str
+    """pgBackRest's name for this database's backups."""
+
+    directory: Path
+    """What of it lies on this machine, evidence apart from its services' own places."""
+    kept: bool
+    """Whether its directory is to stay when it is closed."""
 
     @property
     def places(self) -> Places:
@@ -114,6 +126,34 @@ class Stack(Protocol):
     def wipe_data(self) -> None:
         """Delete everything in the data directory. Raises UsageError while the database runs."""
 
+    def restore(
+        self,
+        options: list[str],
+        *,
+        timeout: float,
+        env: Mapping[str, str] | None = None,
+        listener: LineListener | None = None,
+    ) -> CommandResult:
+        """Run ``pgbackrest restore`` with these options into the data directory; the database must be stopped."""
+
+    def operate(self, *arguments: str, timeout: float) -> CommandResult:
+        """Run the operators' ``control.sh`` on the stack, whatever its exit code. Raises UsageError where it has none.
+
+        It may replace containers, as an operator's commands do.
+        """
+
+    def configure(self, variables: Mapping[str, str]) -> None:
+        """Set variables of the deployed system, and let the services take them up."""
+
+    def helper(self, name: str, *arguments: str, timeout: float) -> CommandResult:
+        """Run one of the two services of a restore, ``wipe`` or ``restore``, with these arguments.
+
+        Returns whatever its exit code.
+        """
+
+    def started(self) -> Mapping[str, str]:
+        """Return when each service's main process was started, in whatever form; equal means the same process."""
+
     def connect(self, *, autocommit: bool = True, options: str = "") -> psycopg.Connection[tuple[Any, ...]]:
         """Connect to the application's database as superuser; ``options`` are libpq's."""
 
@@ -125,9 +165,6 @@ class Stack(Protocol):
 
     def logs(self) -> Mapping[str, str]:
         """Return the last lines of each of its logs."""
-
-    def versions(self) -> Mapping[str, str]:
-        """Return the versions of PostgreSQL and pgBackRest."""
 
     def close(self) -> None:
         """Stop every service and remove what the stack made."""

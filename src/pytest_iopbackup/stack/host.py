@@ -60,7 +60,9 @@ def account() -> Account:
     )
 
 
-def spawn(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], **arguments: Any) -> subprocess.Popen[bytes]:
+def spawn(
+    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], as_account: bool = True, **arguments: Any
+) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own, so that Ctrl-C reaches only the harness, which then ends it in order."""
     return subprocess.Popen(
         list(argv),
@@ -69,7 +71,7 @@ def spawn(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], **arguments
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         umask=0o077,
-        **account().popen_arguments,
+        **(account().popen_arguments if as_account else {}),
         **arguments,
     )
 
@@ -84,6 +86,53 @@ def end_group(process: subprocess.Popen[bytes], *, grace: float = 5) -> None:
         except subprocess.TimeoutExpired:
             continue
         return
+
+
+def run_program(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    timeout: float,
+    check: bool = True,
+    listener: LineListener | None = None,
+    as_account: bool = True,
+) -> CommandResult:
+    """Run a program to its end, in a session of its own; see :meth:`~pytest_iopbackup.stack.base.Host.run`.
+
+    ``as_account`` false runs it as ourselves: what Docker's socket asks for.
+    """
+    started = time.monotonic()
+    try:
+        process = spawn(argv, cwd=cwd, env=env, as_account=as_account, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except FileNotFoundError as error:
+        raise MachineError(f"cannot run {argv[0]}: {error}", hint="is it installed and on PATH?") from error
+    printed: tuple[list[str], list[str]] = ([], [])
+    readers = [
+        threading.Thread(target=_drain, args=(process.stdout, printed[0], listener), daemon=True),
+        threading.Thread(target=_drain, args=(process.stderr, printed[1], None), daemon=True),
+    ]
+    for reader in readers:
+        reader.start()
+    try:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        end_group(process)
+        raise DeadlineError(
+            f"{' '.join(argv)}: still running after {timeout:g} s, ended",
+            hint="raise --iop-timeout-scale if the machine is slow; otherwise see the stack's logs",
+        ) from None
+    except BaseException:  # Ctrl-C: the program is in its own session and has not seen it
+        end_group(process)
+        raise
+    for reader in readers:
+        reader.join(5)
+    result = CommandResult(
+        tuple(argv), process.returncode, "".join(printed[0]), "".join(printed[1]), time.monotonic() - started
+    )
+    if check and result.exit_code != 0:
+        raise CommandError(result)
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,43 +153,8 @@ class LocalHost:
         listener: LineListener | None = None,
     ) -> CommandResult:
         """See :class:`~pytest_iopbackup.stack.base.Host`."""
-        started = time.monotonic()
-        try:
-            process = spawn(
-                argv,
-                cwd=self.directory,
-                env={**self.environment, **(env or {})},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-        except FileNotFoundError as error:
-            raise MachineError(f"cannot run {argv[0]}: {error}", hint="is it installed and on PATH?") from error
-        printed: tuple[list[str], list[str]] = ([], [])
-        readers = [
-            threading.Thread(target=_drain, args=(process.stdout, printed[0], listener), daemon=True),
-            threading.Thread(target=_drain, args=(process.stderr, printed[1], None), daemon=True),
-        ]
-        for reader in readers:
-            reader.start()
-        try:
-            process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            end_group(process)
-            raise DeadlineError(
-                f"{' '.join(argv)}: still running after {timeout:g} s, ended",
-                hint="raise --iop-timeout-scale if the machine is slow; otherwise see the stack's logs",
-            ) from None
-        except BaseException:  # Ctrl-C: the program is in its own session and has not seen it
-            end_group(process)
-            raise
-        for reader in readers:
-            reader.join(5)
-        result = CommandResult(
-            tuple(argv), process.returncode, "".join(printed[0]), "".join(printed[1]), time.monotonic() - started
-        )
-        if check and result.exit_code != 0:
-            raise CommandError(result)
-        return result
+        environment = {**self.environment, **(env or {})}
+        return run_program(argv, cwd=self.directory, env=environment, timeout=timeout, check=check, listener=listener)
 
     def read(self, path: Path) -> bytes:
         """See :class:`~pytest_iopbackup.stack.base.Host`."""

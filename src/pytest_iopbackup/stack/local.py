@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any
 from pytest_iopbackup.errors import DeadlineError, IopError, MachineError, UsageError
 from pytest_iopbackup.limits import Limits, wait_until
 from pytest_iopbackup.stack import leftovers
-from pytest_iopbackup.stack.base import Places, Service
+from pytest_iopbackup.stack.base import DATABASE, TOKEN, CommandResult, LineListener, Places, Service
 from pytest_iopbackup.stack.binaries import Binaries
 from pytest_iopbackup.stack.host import LocalHost, account, end_group, spawn
 
 if TYPE_CHECKING:
     import psycopg
 
-DATABASE = "iop"
-_FREQUENCY = {Service.BACKUP: 3600, Service.CHECK: 60}
+_FREQUENCY = {
+    Service.BACKUP: ("DATABASE_BACKUP_FREQUENCY", "3600"),
+    Service.CHECK: ("PGBACKREST_CHECK_FREQUENCY", "60"),
+}
+"""The deployed system's variable for each worker's frequency in seconds, and its default."""
 _SERVER_OPTIONS = {
     "listen_addresses": "",
     "fsync": "off",  # the machine does not crash in a drill; what PostgreSQL wrote stays readable to pgBackRest
@@ -47,10 +50,13 @@ class LocalStack:
     """A stack in ``directory``, which holds data, repository, spool, logs, state, socket and the stack's half."""
 
     kind = "local"
+    token = TOKEN
 
-    def __init__(self, directory: Path, settings: LocalSettings) -> None:
+    def __init__(self, directory: Path, settings: LocalSettings, variables: Mapping[str, str] | None = None) -> None:
         self.directory = directory
         self.settings = settings
+        self.variables: Mapping[str, str] = variables or {}
+        """Variables of the deployed system that differ from their defaults."""
         self.stanza = settings.stanza
         self.places = Places(
             data=directory / "data",
@@ -86,6 +92,7 @@ class LocalStack:
             "LANG": "C.UTF-8",
             "TZ": "UTC",
             leftovers.MARKER: str(self.directory),
+            "PGDATA": str(places.data),
             "IOP_STATE_PATH": str(places.state),
             "PGHOST": str(self._socket),
             "PGPORT": "5432",
@@ -101,6 +108,7 @@ class LocalStack:
             "PGBACKREST_SPOOL_PATH": str(places.spool),
             "PGBACKREST_LOG_PATH": str(places.log),
             "PGBACKREST_LOCK_PATH": str(places.lock),
+            **{name: value for name, value in self.variables.items() if name not in dict(_FREQUENCY.values())},
         }
 
     def start_database(self) -> None:
@@ -140,7 +148,8 @@ class LocalStack:
         else:
             script = self.places.configuration / f"{service.value}.sh"
             argv = ["bash", str(self.places.configuration / "worker.sh"), service.value, "bash", str(script)]
-            environment["PGBACKREST_FREQUENCY"] = str(_FREQUENCY[service])
+            name, default = _FREQUENCY[service]
+            environment["PGBACKREST_FREQUENCY"] = self.variables.get(name, default)
         with self._log(service).open("ab") as log:
             account().own(self._log(service))
             self._processes[service] = spawn(
@@ -174,6 +183,41 @@ class LocalStack:
             raise UsageError("the data directory is in use", hint="stop the database first")
         for entry in self.places.data.iterdir():
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+    def restore(
+        self,
+        options: list[str],
+        *,
+        timeout: float,
+        env: Mapping[str, str] | None = None,
+        listener: LineListener | None = None,
+    ) -> CommandResult:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        return self.host(Service.DATABASE).run(
+            ["pgbackrest", "restore", *options], timeout=timeout, env=env, listener=listener
+        )
+
+    def operate(self, *arguments: str, timeout: float) -> CommandResult:  # noqa: ARG002 - the protocol's
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        raise UsageError(
+            f"control.sh {' '.join(arguments)}: a local stack has no control.sh", hint="use --iop-stack=compose"
+        )
+
+    def configure(self, variables: Mapping[str, str]) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        self.variables = {**self.variables, **variables}
+        for service in (Service.BACKUP, Service.CHECK):
+            self.stop(service)
+            self.start(service)
+
+    def helper(self, name: str, *arguments: str, timeout: float) -> CommandResult:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        script = str(self.places.configuration / "restore.sh")
+        return self.host(Service.DATABASE).run(["bash", script, name, *arguments], timeout=timeout, check=False)
+
+    def started(self) -> Mapping[str, str]:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        return {service.value: str(process.pid) for service, process in self._processes.items()}
 
     def connect(self, *, autocommit: bool = True, options: str = "") -> psycopg.Connection[tuple[Any, ...]]:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
@@ -211,11 +255,6 @@ class LocalStack:
 
     def _log(self, service: Service) -> Path:
         return self.places.log / ("postgresql.log" if service is Service.DATABASE else f"worker-{service.value}.log")
-
-    def versions(self) -> Mapping[str, str]:
-        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
-        programs = self.settings.binaries
-        return {"postgresql": programs.postgresql_version, "pgbackrest": programs.pgbackrest_version}
 
     def close(self) -> None:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""

@@ -4,55 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from pytest_iopbackup.errors import IopError
-from pytest_iopbackup.limits import wait_until
-from pytest_iopbackup.stack.base import Service
+from pytest_iopbackup.stack.base import DATABASE, Service
 from pytest_iopbackup.stack.host import account
-from pytest_iopbackup.stack.local import DATABASE, LocalSettings, LocalStack
-
-Stage = Callable[[str], Callable[[int, int], None]]
-"""Called with what begins; returns what to call with its progress."""
+from pytest_iopbackup.stack.local import LocalSettings, LocalStack
+from pytest_iopbackup.stack.supply import Order, Stage, await_first_backup
 
 
-def ensure_template(
-    workspace: Path,
-    key: str,
-    settings: LocalSettings,
-    *,
-    stack_half: Path,
-    seed: Callable[[LocalStack], None],
-    stage: Stage,
-    failed: Callable[[LocalStack], None],
-) -> Path:
-    """Return the template's directory, building it where this run has none yet; other processes of the run wait.
-
-    ``key`` names the dataset; ``seed`` loads it into the empty database. ``failed`` is told of a stack that could not
-    be built, before it is taken down.
-    """
-    template = workspace / f"t-{key}"
-    with _locked(workspace / f"t-{key}.lock"):
+def ensure_template(order: Order, settings: LocalSettings, stack_half: Path) -> Path:
+    """Return the template's directory, building it where this run has none yet; other processes of the run wait."""
+    template = order.workspace / f"t-{order.key}"
+    with _locked(order.workspace / f"t-{order.key}.lock"):
         if not template.exists():
-            building = workspace / f"b-{key}"
+            building = order.workspace / f"b-{order.key}"
             shutil.rmtree(building, ignore_errors=True)
             with LocalStack(building, settings) as stack:
                 try:
-                    _build(stack, stack_half, seed, stage)
+                    _build(stack, stack_half, order.seed, order.stage)
                 except Exception:
-                    failed(stack)
+                    order.failed(stack)
                     raise
                 building.rename(template)
     return template
 
 
-def clone(template: Path, directory: Path, settings: LocalSettings) -> LocalStack:
+def clone(template: Path, directory: Path, settings: LocalSettings, variables: Mapping[str, str]) -> LocalStack:
     """Return a stopped stack that is a copy of the template, with places of its own."""
-    stack = LocalStack(directory, settings)
+    stack = LocalStack(directory, settings, variables)
     host = stack.host(Service.DATABASE)
     stack.make_directory()
     host.run(["cp", "--archive", "--reflink=auto", f"{template}/.", str(directory)], timeout=settings.limits.build)
@@ -81,27 +63,11 @@ def _build(stack: LocalStack, stack_half: Path, seed: Callable[[LocalStack], Non
     stage("full backup by the worker")
     # The backup worker itself takes the first backup, a full one, so that in every copy its next one is an hour away.
     stack.start(Service.BACKUP)
-    wait_until(lambda: _first_run(stack), limit=limits.backup, what="the backup worker's first backup")
+    await_first_backup(stack, limits.backup)
     stage("differential backup")
     host.run(["bash", str(stack.places.configuration / "backup.sh"), "diff"], timeout=limits.backup)
     stack.stop(Service.BACKUP)
     stack.stop(Service.DATABASE)
-
-
-def _first_run(stack: LocalStack) -> bool:
-    """Whether the backup worker has recorded a successful run. Raises IopError when it recorded another one."""
-    try:
-        outcome = json.loads((stack.places.state / f"{Service.BACKUP.value}.json").read_text())
-    except FileNotFoundError:
-        if not stack.running(Service.BACKUP):
-            raise IopError(f"the backup worker ended by itself:\n{stack.log_tail(Service.BACKUP)}") from None
-        return False
-    last = outcome.get("last")
-    if last is None:
-        return False
-    if last["exit_code"] != 0:
-        raise IopError(f"the first backup failed:\n{stack.log_tail(Service.BACKUP)}")
-    return True
 
 
 def _copy_stack_half(source: Path, stack: LocalStack) -> None:

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_iopbackup.errors import MachineError
-from pytest_iopbackup.stack import leftovers
+from pytest_iopbackup.errors import IopError, MachineError
+from pytest_iopbackup.stack import docker, leftovers
 from pytest_iopbackup.stack.host import account
 
 _NAME = re.compile(r"iop-[0-9a-f]{8}")
@@ -89,6 +89,10 @@ def _clear(directory: Path) -> tuple[leftovers.Leftover, ...]:
     The signature goes last: whoever is killed in the midst of this leaves a directory that the next sweep takes up.
     """
     left = leftovers.end(directory)
+    try:
+        docker.remove_projects(directory)
+    except IopError:  # Docker is away: this stays, so that a later sweep finds it
+        return left
     for entry in sorted(directory.iterdir(), key=lambda entry: entry.name == _OWNER):
         if not (entry / _KEPT).exists():
             _remove(entry)

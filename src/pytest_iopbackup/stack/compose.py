@@ -1,0 +1,236 @@
+"""The Compose stack: the deployed system's own services, as a Compose project of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from pytest_iopbackup.errors import CommandError, DeadlineError, IopError, UsageError
+from pytest_iopbackup.limits import Limits, wait_until
+from pytest_iopbackup.stack.base import DATABASE, CommandResult, LineListener, Places, Service
+from pytest_iopbackup.stack.docker import ContainerHost, docker, inspect, remove_projects
+from pytest_iopbackup.stack.mapping import ComposeMapping
+from pytest_iopbackup.stack.project import Project
+
+if TYPE_CHECKING:
+    import psycopg
+
+_BLOCKED = 2
+"""Exit code of control.sh for wrong arguments or a wrong token: it has touched nothing."""
+
+
+class ComposeStack:
+    """The services of a Compose project; ``directory`` holds what of it lives outside Docker."""
+
+    kind = "compose"
+
+    def __init__(self, directory: Path, project: Project, mapping: ComposeMapping, limits: Limits, stanza: str) -> None:
+        self.directory = directory
+        self.project = project
+        self.stanza = stanza
+        self.token = mapping.token
+        self.kept = False
+        self._mapping = mapping
+        self._limits = limits
+        paths = mapping.paths
+        self.places = Places(
+            data=Path(paths.data),
+            repository=Path(paths.repository),
+            spool=Path(paths.spool),
+            log=Path("/tmp"),  # noqa: S108 - the services log to their streams; this is a tmpfs of the container's
+            lock=Path(paths.spool, "lock"),
+            state=Path(paths.state),
+            configuration=Path(paths.scripts),
+        )
+        services = mapping.services
+        self._names = {
+            Service.DATABASE: services.database,
+            Service.BACKUP: services.backup,
+            Service.CHECK: services.check,
+        }
+        self._containers: Mapping[str, str] = {}
+        self._restarts: dict[Service, int] = {}
+        self._stopped: set[Service] = set()
+        self._address: str | None = None
+        self._password: str | None = None
+
+    def up(self, *services: Service) -> None:
+        """Make and start these services and what they need, and wait until they are healthy."""
+        self.project.up(*(self._names[service] for service in services))
+        self._look()
+
+    def _look(self) -> None:
+        """Learn which containers there are: commands of Compose may have replaced some."""
+        self._containers = self.project.containers()
+        self._address = None
+        self._stopped.clear()
+        for service, name in self._names.items():
+            if name in self._containers:
+                self._restarts[service] = inspect(self._containers[name])["RestartCount"]
+
+    def _container(self, service: Service) -> str:
+        return self._containers[self._names[service]]
+
+    def host(self, service: Service) -> ContainerHost:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`; a worker that was stopped has the core service's."""
+        if service in self._stopped:
+            return self._core
+        return ContainerHost(self._names[service], self._container(service))
+
+    @property
+    def _core(self) -> ContainerHost:
+        name = self._mapping.services.core
+        return ContainerHost(name, self._containers[name])
+
+    def start(self, service: Service) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        if self.running(service):
+            raise UsageError(f"the {service.value} service runs already", hint="stop it first")
+        docker("start", self._container(service), timeout=self._limits.start)
+        self._address = None
+        self._stopped.discard(service)
+        self._restarts[service] = inspect(self._container(service))["RestartCount"]
+
+    def stop(self, service: Service, *, immediate: bool = False) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`; ``immediate`` kills every process of the container."""
+        container = self._container(service)
+        self._address = None
+        self._stopped.add(service)
+        if not inspect(container)["State"]["Running"]:
+            return
+        if immediate:
+            docker("kill", container, check=False, timeout=self._limits.stop)  # it may have ended before
+            wait_until(
+                lambda: not inspect(container)["State"]["Running"], limit=self._limits.stop, what="a container to end"
+            )
+            return
+        patience = int(self._limits.stop)
+        docker("stop", "--time", str(patience), container, timeout=patience + 30)
+        if inspect(container)["State"]["ExitCode"] == 137:
+            raise DeadlineError(
+                f"the {service.value} service did not stop within {patience} s and was killed",
+                hint=f"its log: docker logs {container[:12]}",
+            )
+
+    def running(self, service: Service) -> bool:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`; one that Docker has started again has ended."""
+        found = inspect(self._container(service))
+        restarted: int = found["RestartCount"] - self._restarts.get(service, 0)
+        return bool(found["State"]["Running"]) and not restarted
+
+    def wipe_data(self) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`; by the stack's own service."""
+        if self.running(Service.DATABASE):
+            raise UsageError("the data directory is in use", hint="stop the database first")
+        self.project.run_service(self._mapping.services.wipe, self._mapping.token, timeout=self._limits.command)
+
+    def restore(
+        self,
+        options: list[str],
+        *,
+        timeout: float,
+        env: Mapping[str, str] | None = None,
+        listener: LineListener | None = None,
+    ) -> CommandResult:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`; by the stack's own service."""
+        return self.project.run_service(
+            self._mapping.services.restore, self._mapping.token, *options, timeout=timeout, env=env, listener=listener
+        )
+
+    def operate(self, *arguments: str, timeout: float) -> CommandResult:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        script = Path(self.project.context) / "control.sh"
+        if not script.is_file():
+            raise UsageError(f"there is no {script}", hint="control.sh stands beside the Compose file it operates")
+        result = self.project.call([str(script), *arguments], timeout=timeout, check=False)
+        if result.exit_code != _BLOCKED:
+            self._look()
+        return result
+
+    def configure(self, variables: Mapping[str, str]) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        self.project.settings = {**(self.project.settings or {}), **self._mapping.translate(variables)}
+        # Health checks look every few seconds, so a restore just over may still show; Compose would take that for final.
+        wait_until(self._not_unhealthy, limit=self._limits.start, what="every service to be healthy", pause=0.5)
+        self.up(*Service)
+
+    def _not_unhealthy(self) -> bool:
+        states = [inspect(container)["State"] for container in self._containers.values()]
+        return not any(state.get("Health", {}).get("Status") == "unhealthy" for state in states)
+
+    def helper(self, name: str, *arguments: str, timeout: float) -> CommandResult:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        services = self._mapping.services
+        service = {"wipe": services.wipe, "restore": services.restore}[name]
+        return self.project.run_service(service, *arguments, timeout=timeout, check=False)
+
+    def started(self) -> Mapping[str, str]:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        return {service.value: inspect(self._container(service))["State"]["StartedAt"] for service in Service}
+
+    def connect(self, *, autocommit: bool = True, options: str = "") -> psycopg.Connection[tuple[Any, ...]]:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`; over the project's own network."""
+        import psycopg  # noqa: PLC0415 - costs 60 ms, which runs without a stack need not pay
+
+        login = self._mapping.login
+        if self._password is None:
+            password = self._core.read(Path(login.password_file))
+            self._password = password.decode().rstrip("\n")
+        return psycopg.connect(
+            host=self._find_address(), port=login.port, user=login.user, password=self._password, dbname=DATABASE,
+            autocommit=autocommit, options=options, application_name="pytest-iopbackup", connect_timeout=10,
+        )  # fmt: skip
+
+    def _find_address(self) -> str:
+        if self._address is None:
+            networks = inspect(self._container(Service.DATABASE))["NetworkSettings"]["Networks"]
+            found = [network["IPAddress"] for network in networks.values() if network["IPAddress"]]
+            if not found:
+                import psycopg  # noqa: PLC0415 - likewise
+
+                raise psycopg.OperationalError("the database's container has no address: it is not running")
+            self._address = found[0]
+        return self._address
+
+    def database_log(self, offset: int = 0) -> str:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        return docker("logs", self._container(Service.DATABASE)).stderr.encode()[offset:].decode(errors="replace")
+
+    def database_log_size(self) -> int:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        return len(self.database_log().encode())
+
+    def logs(self) -> Mapping[str, str]:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        found = {}
+        for service, container in self._containers.items():
+            result = docker("logs", "--tail", "40", container, check=False)
+            found[service] = result.stdout + result.stderr
+        return found
+
+    def close(self) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        if self.kept:
+            with contextlib.suppress(IopError):
+                self.project.stop(down=False)
+            return
+        remove_projects(self.directory)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> ComposeStack:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def explain(error: CommandError, stack: ComposeStack) -> IopError:
+    """Say why the services did not come up: Compose's words, and the last lines of each service's log."""
+    logs = "\n".join(f"--- {service}\n{text}" for service, text in stack.logs().items())
+    return IopError(f"{error.message}\n{logs}")

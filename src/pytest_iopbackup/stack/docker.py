@@ -1,0 +1,144 @@
+"""Docker's command line: what runs in a container, and what a Compose project has left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pytest_iopbackup.errors import CommandError, DeadlineError, MachineError
+from pytest_iopbackup.stack.base import CommandResult, LineListener
+from pytest_iopbackup.stack.host import run_program
+
+COMPOSE_OLDEST = (2, 20)
+"""The first release that knows ``depends_on: required``, which compose.yaml needs."""
+PROJECT_FILE = "compose-project"
+"""In a stack's directory: its project's name, written first, so that whatever a killed run leaves can be removed."""
+_PROJECT = "label=com.docker.compose.project"
+_SECONDS = 60.0
+
+
+def docker(
+    *argv: str,
+    timeout: float = _SECONDS,
+    check: bool = True,
+    listener: LineListener | None = None,
+    cwd: Path = Path("/"),
+    env: Mapping[str, str] | None = None,
+) -> CommandResult:
+    """Run a command of Docker's client as ourselves, with our environment and ``env``."""
+    return run_program(
+        ["docker", *argv],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        timeout=timeout,
+        check=check,
+        listener=listener,
+        as_account=False,
+    )
+
+
+def find_docker() -> Mapping[str, str]:
+    """Return the versions of Docker's engine and of Compose. Raises MachineError, listing what was checked."""
+    hint = (
+        "install Docker with its Compose plugin and start it, or name its socket in DOCKER_HOST; your user must be "
+        "root or in the group 'docker'"
+    )
+    checked = []
+    try:
+        engine = docker("version", "--format", "{{.Server.Version}}", check=False)
+    except MachineError:
+        raise MachineError("Docker not found. Checked: 'docker' on PATH: not there", hint=hint) from None
+    if engine.exit_code:
+        checked.append("'docker version': " + " ".join(engine.stderr.split()))
+    compose = docker("compose", "version", "--short", check=False)
+    numbers = tuple(int(number) for number in re.findall(r"\d+", compose.stdout)[:2])
+    if compose.exit_code or numbers < COMPOSE_OLDEST:
+        checked.append(
+            f"'docker compose version': {' '.join((compose.stdout or compose.stderr).split())}, not 2.20 or newer"
+        )
+    if checked:
+        raise MachineError(f"Docker cannot be used. Checked: {'; '.join(checked)}", hint=hint)
+    return {"docker": engine.stdout.strip(), "compose": compose.stdout.strip()}
+
+
+def inspect(container: str) -> Mapping[str, Any]:
+    """Return what ``docker inspect`` says of a container."""
+    found: list[dict[str, Any]] = json.loads(docker("container", "inspect", container).stdout)
+    return found[0]
+
+
+def remove_projects(directory: Path) -> None:
+    """Remove containers, volumes and networks of every stack in ``directory``: its own, or those in its subdirectories.
+
+    Raises MachineError or CommandError where Docker does not answer.
+    """
+    for file in (*directory.glob(PROJECT_FILE), *directory.glob(f"*/{PROJECT_FILE}")):
+        _remove_project(file.read_text(encoding="utf-8"))
+        file.unlink()
+
+
+def _remove_project(name: str) -> None:
+    for kind, listing, removal in (
+        ("container", ["--all"], ["--force", "--volumes"]),
+        ("volume", [], ["--force"]),
+        ("network", [], []),
+    ):
+        left = docker(kind, "ls", *listing, "--quiet", "--filter", f"{_PROJECT}={name}").stdout.split()
+        if left:
+            docker(kind, "rm", *removal, *left)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerHost:
+    """A service's container."""
+
+    name: str
+    container: str
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        check: bool = True,
+        env: Mapping[str, str] | None = None,
+        listener: LineListener | None = None,
+    ) -> CommandResult:
+        """See :class:`~pytest_iopbackup.stack.base.Host`.
+
+        Ended inside the container, too, when its time is over. ``PGBACKREST_FREQUENCY`` is the worker's own: pgBackRest
+        takes every such variable for an option of its own, and warns.
+        """
+        options = [part for name, value in (env or {}).items() for part in ("--env", f"{name}={value}")]
+        inside = ["env", "--unset=PGBACKREST_FREQUENCY", "timeout", "--kill-after=5", f"{timeout:.3f}"]
+        result = docker(
+            "exec", *options, self.container, *inside, *argv, timeout=timeout + 20, check=False, listener=listener
+        )
+        result = replace(result, argv=tuple(argv))
+        if result.exit_code in {124, 137} and result.seconds >= timeout:  # timeout(1): ended, killed
+            raise DeadlineError(
+                f"{' '.join(argv)} in {self.name}: still running after {timeout:g} s, ended",
+                hint="raise --iop-timeout-scale if the machine is slow; otherwise see the stack's logs",
+            )
+        if check and result.exit_code != 0:
+            raise CommandError(result)
+        return result
+
+    def read(self, path: Path) -> bytes:
+        """See :class:`~pytest_iopbackup.stack.base.Host`."""
+        result = docker("exec", self.container, "cat", str(path), check=False)
+        if "No such file" in result.stderr:
+            raise FileNotFoundError(path)
+        if result.exit_code:
+            raise CommandError(result)
+        return result.stdout.encode()
+
+    def write(self, path: Path, content: bytes) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Host`."""
+        script = 'printf %s "$2" >"$1"'
+        docker("exec", self.container, "bash", "-c", script, "bash", str(path), content.decode())

@@ -1,0 +1,248 @@
+"""Each kind of target, against a real server and repository: restored exactly, or refused with nothing touched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from restore_system import Restoring, archived, history, inventory, make_read_only
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Restoring]:
+    with history("--wal-segsize=1") as restoring:
+        yield restoring
+
+
+@pytest.fixture
+def past(made: Restoring) -> Restoring:
+    made.reset()
+    return made
+
+
+def words_of(past: Restoring, text: str) -> list[str]:
+    """Fill a target's facts in: ``time:3``, ``after:3``, ``xid:6``, ``set:0``; everything else is as it stands."""
+    kind, _, value = text.partition(":")
+    commit = past.commits.get(int(value)) if value.isdigit() else None
+    if commit and kind in {"time", "lsn", "xid"}:
+        return [kind, {"time": commit.time, "lsn": commit.after, "xid": str(commit.xid)}[kind]]
+    if kind == "set" and value.isdigit():
+        return [kind, past.labels[int(value)]]
+    return [kind, *([value] if value else [])] if kind else []
+
+
+@pytest.mark.parametrize(
+    ("target", "rows", "backup"),
+    [
+        ("", 7, 1),
+        ("time:3", 3, 0),
+        ("time:5", 5, 0),
+        ("time:6", 6, 1),
+        ("time:7", 7, 1),
+        ("lsn:2", 2, 0),
+        ("lsn:6", 6, 1),
+        ("xid:4", 4, 0),
+        ("xid:6", 6, 1),
+        ("name:one", 1, 0),
+        ("name:six", 6, 1),
+        ("set:0", 0, 0),
+        ("set:1", 5, 1),
+    ],
+)
+def test_a_target_gives_exactly_its_rows(past: Restoring, target: str, rows: int, backup: int) -> None:
+    words = words_of(past, target)
+    repository = inventory(past.system.repository)
+    label = past.labels[backup]
+    assert past.replan(*words)[0] == f"--set={label}"
+    make_read_only(past.system.repository)
+    past.must("wipe")
+    past.must("restore", *words)
+    make_read_only(past.system.repository, writable=True)
+    assert inventory(past.system.repository) == repository
+    assert past.recover() == list(range(1, rows + 1))
+    past.must("finish")
+    assert past.stage is None
+    assert past.system.sql("INSERT INTO t VALUES (99) RETURNING n") == "99"
+
+
+REFUSALS = [
+    ("when:2026-01-15", 2, "wrong target: when"),
+    ("time:", 2, "wrong target: time"),
+    ("time:2026-01-15 21:30:00 Europe/Berlin", 2, "not a time with a numeric UTC offset"),
+    ("time:2026-02-30 21:30:00+00", 2, "is not a time"),
+    ("time:2199-01-01 00:00:00+00", 4, "lies in the future"),
+    ("time:2020-01-01 00:00:00+00", 4, "the oldest recoverable moment is 20"),
+    ("lsn:nowhere", 2, "is not an LSN"),
+    ("lsn:0/10", 4, "lies before the end of the oldest backup"),
+    ("lsn:FF/0", 4, "lies after all"),
+    ("xid:one", 2, "is not a transaction's number"),
+    ("xid:3999999999", 4, "does not end in the archived WAL"),
+    ("name:oen", 4, "did you mean one?"),
+    ("name:it's", 4, "cannot be a target"),
+    ("name:twice", 4, "is there twice"),
+    ("set:20200101-000000F", 4, "there are: "),
+]
+
+
+def test_a_refused_plan_touches_nothing(past: Restoring) -> None:
+    before = inventory(*past.places())
+    for target, code, words in REFUSALS:
+        refused = past.sh("plan", *words_of(past, target))
+        assert (refused.returncode, refused.stdout) == (code, ""), target
+        assert words in refused.stderr
+        assert "Nothing was touched.\nHINT: " in refused.stderr
+        assert inventory(*past.places()) == before, target
+
+
+def test_a_refused_plan_leaves_the_server_running(past: Restoring) -> None:
+    past.system.postgres("start")
+    server = (past.system.data / "postmaster.pid").read_text()
+    before = inventory(past.system.repository)
+    for target, code, words in REFUSALS:
+        refused = past.sh("plan", *words_of(past, target))
+        assert (refused.returncode, refused.stdout) == (code, ""), target
+        assert words in refused.stderr
+    assert past.stage is None
+    assert (past.system.data / "postmaster.pid").read_text() == server
+    assert past.system.sql("SELECT count(*) FROM t") == "7"
+    assert inventory(past.system.repository).items() >= before.items()
+
+
+def test_an_unreachable_repository_is_refused(past: Restoring) -> None:
+    past.system.postgres("start")
+    away = past.system.repository.rename(past.system.root / "away")
+    refused = past.sh("plan")
+    away.rename(past.system.repository)
+    assert refused.returncode == 4
+    assert "missing stanza path (status 1)" in refused.stderr
+    assert past.stage is None
+    assert past.system.sql("SELECT count(*) FROM t") == "7"
+
+
+def test_a_time_without_offset_is_utc_and_that_is_said(past: Restoring) -> None:
+    at = past.commits[3].time
+    planned = past.sh("plan", "time", at.replace(" ", "T").removesuffix("+00"))
+    assert planned.returncode == 0
+    assert f"has no UTC offset: taken as {at}" in planned.stderr
+    assert f"--target={at}" in past.replan("time", at.replace("+00", "Z"))
+
+
+def test_a_time_after_the_last_commit_of_a_running_server_gives_every_row(past: Restoring) -> None:
+    past.system.postgres("start")
+    past.commit(8)
+    idle = past.system.sql("SELECT clock_timestamp()")
+    assert past.restore("time", idle) == list(range(1, 9))
+
+
+def test_a_restarted_server_has_forgotten_its_last_commit(past: Restoring) -> None:
+    past.system.postgres("start")
+    assert past.system.sql("SELECT timestamp IS NULL FROM pg_last_committed_xact()") == "t"
+    assert "--type=time" in past.replan("time", past.commits[6].time)
+    idle = past.replan("time", past.system.sql("SELECT clock_timestamp()"))
+    assert idle[1] == "--type=lsn"
+    assert idle[3] == "--target-exclusive"
+
+
+def test_a_commit_that_follows_an_idle_time_is_left_out(past: Restoring) -> None:
+    past.system.postgres("start")
+    past.commit(8)
+    idle = past.system.sql("SELECT clock_timestamp()")
+    past.must("plan", "time", idle)
+    past.commit(9)
+    past.stop()
+    past.must("wipe")
+    past.must("restore", "time", idle)
+    assert past.recover() == list(range(1, 9))
+
+
+def test_without_a_target_nothing_that_was_committed_is_lost(past: Restoring) -> None:
+    past.system.postgres("start")
+    past.commit(8)
+    past.must("plan")
+    past.stop("immediate")
+    past.must("wipe")
+    past.must("restore")
+    assert past.recover() == list(range(1, 9))
+
+
+def test_a_stopped_server_cannot_vouch_for_a_time_after_the_archive(past: Restoring) -> None:
+    refused = past.sh("plan", "time", time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime()))
+    assert refused.returncode == 4
+    assert f"the newest recoverable moment is the last transaction there, {past.commits[7].time}" in refused.stderr
+    assert past.stage is None
+
+
+def test_broken_archiving_stops_only_what_needs_the_newest_wal(past: Restoring) -> None:
+    with (past.system.data / "postgresql.conf").open("a") as file:
+        file.write("archive_command = 'false'\n")
+    past.system.postgres("start")
+    past.commit(8)
+    for target in ([], ["time", past.system.sql("SELECT clock_timestamp()")], ["lsn", past.commits[8].after]):
+        refused = past.sh("plan", *target, IOP_ARCHIVE_CHECK_TIMEOUT="1")
+        assert refused.returncode == 4
+        assert "WAL does not reach the repository" in refused.stderr
+        assert past.stage is None
+    assert past.sh("plan", "xid", str(past.commits[8].xid), IOP_ARCHIVE_CHECK_TIMEOUT="1").returncode == 4
+    # The rows of an unarchived segment are not lost, but kept aside.
+    assert past.restore("time", past.commits[3].time) == [1, 2, 3]
+    (kept,) = (past.system.root / "data.unarchived").iterdir()
+    assert past.commits[8].segment in {file.name for file in kept.iterdir()}
+
+
+def test_a_hole_is_refused_only_where_it_is_on_the_way(past: Restoring) -> None:
+    hole = past.commits[2].segment
+    archived(past, hole).unlink()
+    before = inventory(*past.places())
+    for target in ("time:3", "xid:4"):
+        refused = past.sh("plan", *words_of(past, target))
+        assert refused.returncode == 4
+        assert f"WAL segment {hole} is not in the archive" in refused.stderr
+        assert f"still possible: a time before {past.commits[1].time}, or set {past.labels[0]}" in refused.stderr
+    assert inventory(*past.places()) == before
+    assert past.restore() == list(range(1, 8))
+
+
+def test_a_damaged_segment_is_noticed_before_anything_is_deleted(past: Restoring) -> None:
+    segment = archived(past, past.commits[3].segment)
+    damaged = segment.read_bytes()
+    other = archived(past, past.commits[6].segment).read_bytes()
+    for content, words in ((other, "does not match its checksum"), (damaged[:-200], "cannot be unpacked")):
+        segment.write_bytes(content)
+        refused = past.sh("plan", "time", past.commits[3].time)
+        assert refused.returncode == 4
+        assert words in refused.stderr
+
+
+def test_timelines_that_were_left_are_not_mixed_in(past: Restoring) -> None:
+    assert past.restore("time", past.commits[3].time) == [1, 2, 3]
+    past.system.sql("INSERT INTO t VALUES (100)")
+    past.stop()
+    # The differential backup and rows 4 to 7 are of the timeline that was left.
+    options = past.replan()
+    assert options[:2] == [f"--set={past.labels[0]}", "--target-timeline=2"]
+    planned = past.sh("plan", "time", past.commits[5].time)
+    assert "what others hold after LSN" in planned.stderr
+    assert past.restore("time", past.commits[5].time) == [1, 2, 3]
+    assert past.restore() == [1, 2, 3]
+    past.stop()
+    assert past.restore("set", past.labels[1]) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("kind", ["none", "gz", "bz2", "lz4"])
+def test_every_compression_can_be_read_without_a_data_directory(past: Restoring, kind: str) -> None:
+    past.system.environment["PGBACKREST_COMPRESS_TYPE"] = kind
+    try:
+        past.system.postgres("start")
+        past.commit(8)
+        past.stop()
+    finally:
+        past.system.environment.pop("PGBACKREST_COMPRESS_TYPE")
+    suffix = archived(past, past.commits[8].segment).suffix
+    assert suffix == ("" if kind == "none" else f".{kind}")
+    past.must("wipe")
+    past.marker.unlink()
+    xid = past.commits[8].xid
+    assert past.replan("xid", str(xid))[1:3] == ["--type=xid", f"--target={xid}"]
