@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The operators' one entry. What each command does is in control/: operate.sh and restore.sh for the deployed system, which
-# need Docker only; setup.sh for drills and tests, which set up first what is missing, and say so; docker.sh for the image.
+# need Docker only; setup.sh for drills and tests, which set up first what is missing, and say so; docker.sh, engine.sh and
+# base_image.sh for Docker, where it has to be installed, and the image.
 set -Eeuo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -31,7 +32,8 @@ Drills and development:
                         killed run left
   drill [ARG...]        prove a restore: seed, back up, make a mistake, restore, compare every row; the report is in
                         reports/latest. Arguments go to pytest: --iop-scenario=full, --iop-list, --iop-keep=failed, -n 2
-  test [ARG...]         run this project's own tests; arguments go to pytest
+  test [ARG...]         run this project's own tests; arguments go to pytest. Where no Docker engine answers, one is
+                        installed and started for the run
   bench [NAME...]       run the benchmarks and print their ratios; without a name, all of them
 
   -h, --help            this page

@@ -11,13 +11,9 @@ install_packages() {
     shift
     command -v apt-get >/dev/null ||
         fail 69 "missing: $why" "install PostgreSQL 14-18 (server and contrib), pgBackRest 2.45 or newer and Python 3.10 or newer; or use Docker: run this in a container of debian:trixie-slim"
-    local -a as_root=()
-    if [[ $EUID -ne 0 ]]; then
-        command -v sudo >/dev/null || fail 69 "missing: $why; no sudo to install it with" "as root: apt-get install $*"
-        as_root=(sudo)
-    fi
+    can_be_root || fail 69 "missing: $why; no sudo to install it with" "as root: apt-get install $*"
     say "missing: $why; installing with apt-get: $*"
-    local -a apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
+    local -a apt=(as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
     local log
     log=$(mktemp)
     if ! { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends -y "$@"; } >"$log" 2>&1 </dev/null; then
@@ -38,15 +34,13 @@ has_postgresql() {
 
 # A server that nobody asked for would be made and started with the package; the drills make their own.
 install_postgresql() {
-    local -a as_root=()
-    [[ $EUID -eq 0 ]] || as_root=(sudo)
     local no_server=/etc/postgresql-common/createcluster.d/iop.conf
-    if [[ -d /etc/apt ]] && { [[ $EUID -eq 0 ]] || command -v sudo >/dev/null; }; then
-        "${as_root[@]}" mkdir -p "${no_server%/*}"
-        "${as_root[@]}" tee "$no_server" <<<'create_main_cluster = false' >/dev/null
+    if [[ -d /etc/apt ]] && can_be_root; then
+        as_root mkdir -p "${no_server%/*}"
+        as_root tee "$no_server" <<<'create_main_cluster = false' >/dev/null
     fi
     install_packages "PostgreSQL's server" postgresql
-    "${as_root[@]}" rm -f "$no_server"
+    as_root rm -f "$no_server"
 }
 
 setup_programs() {
@@ -80,18 +74,49 @@ setup_python() {
     printf '%s' "$stamp $top" >"$venv/stamp"
 }
 
-# Two at once in one checkout: the second waits for the first.
-command_setup() {
+# setup_all STEP...: two at once in one checkout: the second waits for the first.
+setup_all() {
+    local step lock
     exec {lock}>"$top/.setup.lock"
     flock "$lock"
-    setup_programs
-    setup_python
+    for step; do
+        "$step"
+    done
     exec {lock}>&-
     "$python" -m pytest_iopbackup sweep
 }
 
+command_setup() {
+    setup_all setup_programs setup_python
+    if command -v docker >/dev/null && engine_answers; then
+        install_compose
+        ensure_image
+    else
+        say "no Docker engine answers: stacks of kind local only"
+    fi
+}
+
+# Prints the kind of stack that arguments of pytest ask for, if any.
+stack_kind() {
+    local argument before='' kind=''
+    for argument; do
+        case $before:$argument in
+            *:--iop-stack=*) kind=${argument#*=} ;;
+            --iop-stack:*) kind=$argument ;;
+        esac
+        before=$argument
+    done
+    printf '%s' "$kind"
+}
+
+# A kind of stack sets up what it needs, not what the other one does.
 command_drill() {
-    command_setup
+    if [[ $(stack_kind "$@") == compose ]]; then
+        setup_all setup_python
+        ensure_image
+    else
+        setup_all setup_programs setup_python
+    fi
     local argument scenario=--iop-scenario=pitr
     for argument; do
         [[ $argument == --iop-scenario* || $argument == --iop-list ]] && scenario=
@@ -100,15 +125,19 @@ command_drill() {
     exec "$python" -m pytest --rootdir="$top" --config-file="$top/pyproject.toml" ${scenario:+"$scenario"} "$@"
 }
 
+# The tests run both kinds of stacks, and so need an engine.
 command_test() {
-    command_setup
+    setup_all setup_programs setup_python
     command -v shellcheck >/dev/null || install_packages "shellcheck, for the tests" shellcheck
+    install_docker
+    provide_engine
+    ensure_image always
     cd "$top" || return
-    exec "$python" -m pytest "$@"
+    with_engine "$python" -m pytest "$@"
 }
 
 command_bench() {
-    command_setup
+    setup_all setup_programs setup_python
     local name
     cd "$top" || return
     if [[ $# -eq 0 ]]; then

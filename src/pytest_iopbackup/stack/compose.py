@@ -154,7 +154,7 @@ class ComposeStack:
     def configure(self, variables: Mapping[str, str]) -> None:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
         self.project.settings = {**(self.project.settings or {}), **self._mapping.translate(variables)}
-        # Health checks look every few seconds, so a restore just over may still show; Compose would take that for final.
+        # Health checks look every few seconds: a restore just over may still show, which Compose would take for final.
         wait_until(self._not_unhealthy, limit=self._limits.start, what="every service to be healthy", pause=0.5)
         self.up(*Service)
 
