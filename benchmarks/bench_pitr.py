@@ -21,10 +21,11 @@ from pytest_iopbackup.dataset.load import load
 from pytest_iopbackup.dataset.spec import DatasetSpec
 from pytest_iopbackup.drill import nothing
 from pytest_iopbackup.limits import Limits
-from pytest_iopbackup.stack.base import Service
+from pytest_iopbackup.stack.base import Service, Stack
 from pytest_iopbackup.stack.binaries import Binaries, find_binaries
 from pytest_iopbackup.stack.host import account
-from pytest_iopbackup.stack.local import LocalSettings, LocalStack
+from pytest_iopbackup.stack.local import LocalSettings
+from pytest_iopbackup.stack.supply import Order
 from pytest_iopbackup.stack.template import ensure_template
 
 BOUND = 1.15
@@ -69,21 +70,22 @@ def _prepare(directory: Path, binaries: Binaries) -> None:
     """Write what the raw script loads: a dump of the very dataset, and transactions of the workload's size."""
     settings = LocalSettings(binaries=binaries, limits=Limits())
 
-    def seed(stack: LocalStack) -> None:
+    def seed(stack: Stack) -> None:
         with stack.connect() as connection:
             load(connection, DatasetSpec(), nothing)
         dump = ["pg_dump", "--dbname=iop", "--no-owner", f"--file={directory / 'seed.sql'}"]
         stack.host(Service.DATABASE).run(dump, timeout=60)
 
-    template = ensure_template(
-        directory,
-        "dump",
-        settings,
-        stack_half=resources.stack_half(),
+    order = Order(
+        workspace=directory,
+        directory=directory / "unused",
+        key="dump",
         seed=seed,
+        variables={},
         stage=lambda _name: nothing,
         failed=lambda _stack: None,
     )
+    template = ensure_template(order, settings, resources.stack_half())
     shutil.rmtree(template)
     dump = directory / "seed.sql"  # a dump of one database leaves out roles
     dump.write_text("CREATE ROLE iop_app NOLOGIN;\n" + dump.read_text())
