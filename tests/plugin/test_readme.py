@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pytest_iopbackup.scenario.loader import load_scenario
+from pytest_iopbackup.stack.mapping import ComposeMapping, read_mapping
 from running import Run
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -34,6 +36,17 @@ def test_the_example_scenario_is_valid(tmp_path: Path) -> None:
     assert [step.verb for step in load_scenario(path).steps] == [
         "backup", "write", "mark", "mistake", "restore", "expect", "check",
     ]  # fmt: skip
+
+
+def test_the_example_mapping_is_read_and_shows_every_key(tmp_path: Path) -> None:
+    path = tmp_path / "mapping.yaml"
+    path.write_text(code("yaml", "services: {database"), encoding="utf-8")
+    mapping = read_mapping(path)
+    assert mapping.services.database == "db"
+    shown = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert set(shown) == set(ComposeMapping.__dataclass_fields__)
+    for part in ("services", "volumes", "paths", "login"):
+        assert set(shown[part]) == set(type(getattr(mapping, part)).__dataclass_fields__)
 
 
 def test_every_option_is_in_the_table(pytester: pytest.Pytester) -> None:
