@@ -5,6 +5,9 @@
                         "finished" is the heartbeat; exit code 0 ok, 1 warning, 2 critical, 3 unknown
     health.py backups   for backup.sh: label, type, stop time (seconds since 1970) and "ok" or "damaged" of each backup
                         of the present cluster, oldest first; exit code 3 if that cannot be told
+    health.py worker NAME
+                        the container's health check of a worker (backup or check), by the state file of worker.sh: one
+                        line that says why; exit code 0 if it lives, its last run ended well and none is overdue, else 1
 
 checks.py holds the checks, probes.py the questions that they ask. Each check runs in a thread of its own, and each
 question has a time limit, so that no check holds up or hides another.
@@ -19,12 +22,13 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from checks import CHECKS, Findings, judge_info
 from probes import LIMITS, STANZA, Problem, ask, limit, said, stanza_in, stop
@@ -136,22 +140,65 @@ def backups() -> int:
     return 0
 
 
+def age(time: str) -> float:
+    """Return how many seconds ago that was."""
+    return (datetime.now(timezone.utc) - datetime.strptime(time, "%Y-%m-%dT%H:%M:%S.%f%z")).total_seconds()
+
+
+def complaint(state: Mapping[str, Any], *, good: Collection[int], run_limit: int) -> str | None:
+    """Return what is wrong with a worker, or None. Runs may take ``run_limit`` seconds and end with ``good`` codes."""
+    silence, since, last = age(state["heartbeat"]), age(state["since"]), state["last"]
+    if silence > 6 * limit("IOP_HEARTBEAT"):
+        return f"no heartbeat for {silence:.0f} s: the worker is gone or hangs"
+    if state["state"] == "running" and since > run_limit:
+        return f"the run in progress has taken {since:.0f} s, more than {run_limit} s"
+    if last is None:
+        return None if state["state"] == "running" else "no run has started yet"
+    if last["exit_code"] not in good:
+        return f"the last run ended with exit code {last['exit_code']} at {last['finished']}: see the log"
+    if age(last["finished"]) > state["frequency"] + run_limit:
+        return f"the last run ended {age(last['finished']):.0f} s ago: one is due every {state['frequency']} s"
+    return None
+
+
+def worker(name: str) -> int:
+    """Judge a worker."""
+    if name == "backup":
+        # 3: another backup was running, an operator's. If that one failed, the operator has seen it.
+        good, run_limit = {0, 3}, limit("DATABASE_BACKUP_LIMIT")
+    else:
+        # A warning (1) is in the check's own report. Its longest row of questions, each at its time limit:
+        good, run_limit = {0, 1}, limit("IOP_ARCHIVE_CHECK_TIMEOUT") + 4 * limit("IOP_PROBE_TIMEOUT")
+    path = Path(os.environ.get("IOP_STATE_PATH") or "/var/lib/iop-backup") / f"{name}.json"
+    try:
+        state = json.loads(path.read_text())
+        found = complaint(state, good=good, run_limit=run_limit)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = f"{path} does not say how it is: {error}"
+    sys.stdout.write(f"worker {name}: {found or 'ok'}\n")
+    return 1 if found else 0
+
+
 def main() -> int:
     """Return the exit code."""
-    commands = {"check": check, "backups": backups}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=commands)
-    command = commands[parser.parse_args().command]
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("check")
+    commands.add_parser("backups")
+    commands.add_parser("worker").add_argument("name", choices=("backup", "check"))
+    arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
         for name in LIMITS:
             limit(name)
-        return command()
+        if arguments.command == "worker":
+            return worker(arguments.name)
+        return check() if arguments.command == "check" else backups()
     except Problem as problem:
         seen, hint = redact(problem.seen), redact(problem.hint)
         sys.stderr.write(f"ERROR: health.py: {seen}\nHINT: {hint}\n")
-        if command is check:  # or whoever reads the file alone would go on trusting the last result
+        if arguments.command == "check":  # or whoever reads the file alone would go on trusting the last result
             with suppress(OSError):
                 save([Result("settings", "unknown", seen, hint, None, 0.0)], "unknown", now())
         return EXIT_CODES["unknown"]

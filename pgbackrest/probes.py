@@ -20,6 +20,8 @@ LIMITS = {
     "IOP_PROBE_TIMEOUT": 15,  # seconds for one answer of pgBackRest or PostgreSQL
     "IOP_ARCHIVE_CHECK_TIMEOUT": 90,  # seconds; longer than pgBackRest's archive-timeout, whose own reason says more
     "IOP_READY_LIMIT": 32,  # finished WAL segments that may wait for the archive
+    "DATABASE_BACKUP_LIMIT": 3600,  # seconds that a backup may take
+    "IOP_HEARTBEAT": 10,  # seconds between two signs of life of a worker
 }
 
 

@@ -6,9 +6,9 @@
 # the loop. A stop is answered within a second; a run in progress gets SIGTERM, and SIGKILL after IOP_STOP_TIMEOUT
 # seconds (default 8: Docker allows a container 10). Exit codes: 0 stopped on request, 2 a wrong setting.
 #
-# $IOP_STATE_PATH/NAME.json (default /var/lib/iop-backup) says what the worker does and how its last run ended. It is
-# replaced as a whole, at every change and every IOP_HEARTBEAT seconds (default 10): an old heartbeat means that the
-# worker is gone or hangs.
+# $IOP_STATE_PATH/NAME.json (default /var/lib/iop-backup) says what the worker does since when, and how its last run
+# ended. It is replaced as a whole, at every change and every IOP_HEARTBEAT seconds (default 10): an old heartbeat means
+# that the worker is gone or hangs. health.py judges it.
 set -Eeuo pipefail
 
 fail() { # MESSAGE HINT
@@ -37,14 +37,17 @@ log() { # MESSAGE
     printf '%s worker %s: %s\n' "$at" "$name" "$1"
 }
 
-record() { # STATE: replaces the state file; a state volume that is full or gone does not end the loop
-    local at
-    state=$1
+# Replaces the state file, as a whole. A state volume that is full or gone does not end the loop.
+record() { # STATE: waiting, running or stopped
+    local at text
     look_at_clock
     beat=$now
     utc at "$now"
-    if ! { printf '{"version":1,"worker":"%s","pid":%d,"heartbeat":"%s","state":"%s","frequency":%d,"runs":%d,"last":%s}\n' \
-        "$name" "$$" "$at" "$state" "$frequency" "$runs" "$last" >"$file.new" && mv -f -- "$file.new" "$file"; }; then
+    if [[ $1 != "$state" ]]; then state=$1 since=$at; fi
+    printf -v text '{"version":1,"worker":"%s","pid":%d,"heartbeat":"%s","state":"%s","since":"%s",' \
+        "$name" "$$" "$at" "$state" "$since"
+    printf -v text '%s"frequency":%d,"runs":%d,"last":%s}' "$text" "$frequency" "$runs" "$last"
+    if ! { printf '%s\n' "$text" >"$file.new" && mv -f -- "$file.new" "$file"; }; then
         log "cannot write $file: is the volume full or gone?" >&2
     fi
 }
@@ -58,7 +61,7 @@ keep_heartbeat() {
 # to the letter; whatever does not match counts as nothing recorded, which costs one run too many at worst.
 recall() {
     local text='' pattern started
-    pattern='"state":"([a-z]+)","frequency":[0-9]+,"runs":([0-9]+),"last":'
+    pattern='"state":"([a-z]+)","since":"[^"]+","frequency":[0-9]+,"runs":([0-9]+),"last":'
     pattern+='(\{"started":"([^"]+)","finished":"[^"]+","exit_code":([0-9]+),"seconds":[0-9.]+\})\}$'
     if [[ -r $file ]]; then text=$(<"$file"); fi
     [[ $text =~ $pattern ]] || return 0
@@ -145,7 +148,7 @@ file=$directory/$name.json
 { mkdir -p -- "$directory" && [[ -w $directory ]]; } ||
     fail "the state directory $directory is not writable for $(id -un)" "set IOP_STATE_PATH, or mount a volume there"
 
-stopping=0 runs=0 last=null due=0
+stopping=0 runs=0 last=null due=0 state='' since=''
 exec {wake}<> <(:)
 trap 'stopping=1; printf "\n" >&"$wake"' TERM INT
 recall

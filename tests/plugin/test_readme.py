@@ -56,9 +56,11 @@ def test_every_option_is_in_the_table(pytester: pytest.Pytester) -> None:
     assert options == set(re.findall(r"`(--iop-[a-z-]+)", README))
 
 
-def test_every_variable_of_the_stacks_half_is_in_the_table() -> None:
-    half = Path(__file__).parents[2] / "pgbackrest"
-    variables = {
-        name for file in half.iterdir() if file.is_file() for name in re.findall(r"\bIOP_[A-Z_]+", file.read_text())
-    }
-    assert variables == set(re.findall(r"^\| `(IOP_[A-Z_]+)`", README, re.MULTILINE))
+def test_every_variable_of_the_deployed_system_is_in_a_table() -> None:
+    root = Path(__file__).parents[2]
+    files = [path for path in (root / "pgbackrest").iterdir() if path.is_file()]
+    files.append(root / ".env.example")
+    variables = {name for file in files for name in re.findall(r"\bIOP_[A-Z_]+", file.read_text())}
+    variables |= set(re.findall(r"^#([A-Z0-9_]+)=", (root / ".env.example").read_text(), re.MULTILINE))
+    table = "".join(line for line in README.splitlines(keepends=True) if line.startswith("| `"))
+    assert variables - set(re.findall(r"`([A-Z][A-Z0-9_]+)`", table)) == set()

@@ -9,7 +9,7 @@ import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -66,6 +66,11 @@ def told(rows: Any) -> list[tuple[str, str, str]]:
     return [(row.label, row.text, row.mood) for row in rows]
 
 
+@pytest.fixture
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sections, "time", SimpleNamespace(time=lambda: NOW))
+
+
 class TestServices:
     def test_each_is_named_even_if_it_is_absent(self) -> None:
         rows = list(sections.services([container("database")]))
@@ -99,6 +104,7 @@ class TestServices:
         assert "restarted 3 times" in sections.service("database", container("database", restarts=3)).text
 
 
+@pytest.mark.usefixtures("_clock")
 class TestBackups:
     @pytest.fixture(autouse=True)
     def state(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -137,6 +143,7 @@ class TestBackups:
         ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("_clock")
 class TestRecovery:
     def test_the_newest_moment_is_that_of_the_archived_wal(self) -> None:
         rows = told(sections.recovery(stanza(backup("A", "full", 7200), backup("B", "diff", 60)), archiver()))
