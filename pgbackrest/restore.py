@@ -131,7 +131,9 @@ def resumes(marker: Marker | None, words: Sequence[str]) -> bool:
     """Whether an unfinished restore to this target can be taken up, with its backup set still in the repository."""
     if not marker or marker.target != list(words) or not marker.options:
         return False
-    if marker.stage not in {"wiping", "wiped", "restoring", "restored"}:
+    # Killed while the services were stopping: for a time after the last commit only the running server could vouch.
+    vouched = marker.stage == "planned" and "time" in words[:1] and not is_up()
+    if marker.stage not in {"wiping", "wiped", "restoring", "restored"} and not vouched:
         return False
     return marker.stage == "restored" or any(f"--set={backup.label}" in marker.options for backup in look_up()[0])
 

@@ -135,7 +135,7 @@ class Restoring:
 
 def archived(restoring: Restoring, segment: str) -> Path:
     """Return the file of a segment in the archive."""
-    return next((restoring.system.repository / "archive" / "iop" / "15-1").rglob(f"{segment}-*"))
+    return next((restoring.system.repository / "archive" / "iop").rglob(f"{segment}-*"))
 
 
 def make_read_only(place: Path, *, writable: bool = False) -> None:

@@ -158,6 +158,17 @@ def test_a_commit_that_follows_an_idle_time_is_left_out(past: Restoring) -> None
     assert past.recover() == list(range(1, 9))
 
 
+def test_killed_while_the_server_stops_a_restore_to_an_idle_time_is_taken_up(past: Restoring) -> None:
+    past.system.postgres("start")
+    past.commit(8)
+    idle = past.system.sql("SELECT clock_timestamp()")
+    planned = past.replan("time", idle)
+    past.stop()
+    assert past.sh("plan", "time", past.system.run("date", "--utc", "+%F %T").stdout.strip()).returncode == 4
+    assert past.replan("time", idle) == planned
+    assert past.restore("time", idle) == list(range(1, 9))
+
+
 def test_without_a_target_nothing_that_was_committed_is_lost(past: Restoring) -> None:
     past.system.postgres("start")
     past.commit(8)
@@ -209,7 +220,8 @@ def test_a_damaged_segment_is_noticed_before_anything_is_deleted(past: Restoring
     segment = archived(past, past.commits[3].segment)
     damaged = segment.read_bytes()
     other = archived(past, past.commits[6].segment).read_bytes()
-    for content, words in ((other, "does not match its checksum"), (damaged[:-200], "cannot be unpacked")):
+    damages = {other: "does not match its checksum", damaged[:-200]: "cannot be unpacked", bytes(4096): "is damaged"}
+    for content, words in damages.items():
         segment.write_bytes(content)
         refused = past.sh("plan", "time", past.commits[3].time)
         assert refused.returncode == 4
