@@ -133,7 +133,10 @@ command_test() {
     provide_engine
     ensure_image always
     cd "$top" || return
-    with_engine "$python" -m pytest "$@"
+    # Most of them wait for servers most of the time. A file's tests share what they have started, so they stay together.
+    local -a side_by_side=(-n 2 --dist=loadfile)
+    [[ ! " $*" =~ \ (-n|--numprocesses|--dist|--pdb) ]] || side_by_side=()
+    with_engine "$python" -m pytest "${side_by_side[@]}" "$@"
 }
 
 command_bench() {
