@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_iopbackup.cluster import checks, operate, pgbackrest, restore, schedule, targets
-from pytest_iopbackup.cluster.lsn import parse_lsn
-from pytest_iopbackup.dataset.ledger import Entry, Ledger, Outcome
+from pytest_iopbackup.dataset.ledger import Ledger
 from pytest_iopbackup.dataset.workload import WorkloadSpec, run_workload
 from pytest_iopbackup.errors import IopError, UsageError
+from pytest_iopbackup.history import History
 from pytest_iopbackup.limits import Limits
-from pytest_iopbackup.names import suggest
 from pytest_iopbackup.proof import rowset
 from pytest_iopbackup.proof.compare import compare
 from pytest_iopbackup.proof.judge import judge, request_ids
-from pytest_iopbackup.proof.mark import Mark, take_mark
+from pytest_iopbackup.proof.mark import take_mark
 from pytest_iopbackup.proof.verdict import describe, verdict
 from pytest_iopbackup.record import (
     BackupFacts,
@@ -39,19 +36,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-_LONGEST_NAME = 63
-"""Bytes of a restore point's name (``MAXFNAMELEN`` in PostgreSQL's source, less the end)."""
-
 
 def nothing(_done: int, _total: int) -> None:
     """Take progress and show none."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Marked:
-    point: Mark
-    given_up: frozenset[str]
-    """Requests committed before the mark that earlier restores had given up."""
 
 
 class Drill:
@@ -68,16 +55,17 @@ class Drill:
         self.limits = limits
         self.variables: Mapping[str, str] = variables or {}
         """Variables of the deployed system that differ from their defaults."""
-        self.ledger = Ledger(evidence / "ledger.jsonl")
+        self._history = History(evidence)
         self.progress: Progress = nothing
         self.failed = False
         """Whether what ran on it did not pass: ``--iop-keep=failed`` then leaves the stack's directory."""
-        self._evidence = evidence
-        self._marks: dict[str, _Marked] = {}
-        self._backups: dict[str, BackupFacts] = {}
         self._seeded: frozenset[str] = frozenset()
-        self._given_up: set[str] = set()
         self._writes = 0
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the workload committed, kept outside the database."""
+        return self._history.ledger
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """Connect to the application's database as superuser, in autocommit mode."""
@@ -88,11 +76,10 @@ class Drill:
 
         Raises UsageError for a name used before.
         """
-        if name in self._backups:
-            raise UsageError(f"backup {name!r} was taken before", hint="choose another name")
+        self._history.require_new_backup(name)
         facts = pgbackrest.backup(self.stack, kind, self.limits, self.progress)
         if name is not None:
-            self._backups[name] = facts
+            self._history.add_backup(name, facts)
         return facts
 
     def write(self, transactions: int, clients: int = 4) -> WriteFacts:
@@ -113,14 +100,9 @@ class Drill:
 
     def mark(self, name: str) -> MarkFacts:
         """Take a point to recover to, with the row sets expected there. Raises UsageError for a name used before."""
-        if name in self._marks:
-            raise UsageError(
-                f"mark {name!r} was taken before", hint="a restore point's first use wins; choose another name"
-            )
-        if not 0 < len(name.encode()) <= _LONGEST_NAME:
-            raise UsageError(f"mark {name!r}: a restore point's name has 1 to {_LONGEST_NAME} bytes")
-        mark = take_mark(self.stack, name, self._evidence / f"mark-{name}", self.limits, self.progress)
-        self._marks[name] = _Marked(mark, frozenset(self._given_up))
+        place = self._history.place_for_mark(name)
+        mark = take_mark(self.stack, name, place, self.limits, self.progress)
+        self._history.add_mark(mark)
         return mark.facts
 
     def mistake(self, statement: str) -> MistakeFacts:
@@ -144,9 +126,9 @@ class Drill:
         Without arguments, to the end of the archived WAL. Raises TargetError before anything was touched for a target
         that cannot be reached, RecoveryError when PostgreSQL refuses.
         """
-        target = self._target(mark, by, value, backup)
+        target = self._history.target(mark, by, value, backup)
         facts = restore.restore(self.stack, target, self.limits, files=self.progress, replay=self.progress)
-        self._give_up(target, self._marks[mark].point.facts.time if mark else None, facts)
+        self._history.give_up(target, mark, facts)
         return facts
 
     def restore_kept(self, mark: str) -> tuple[tuple[RestoreFacts, ...], ProofFacts]:
@@ -155,7 +137,7 @@ class Drill:
         The backup worker rests meanwhile, so that it expires none of them. Returns the restores and the last proof,
         or those until the first proof that did not pass. Raises UsageError for a backup older than the mark.
         """
-        moment = _known("mark", mark, self._marks).point.facts.time
+        moment = self._history.mark(mark).facts.time
         self.stack.stop(Service.BACKUP)
         kept = pgbackrest.info(self.stack, self.limits).backups
         older = [backup.label for backup in kept if backup.stopped < moment]
@@ -189,9 +171,9 @@ class Drill:
 
     def control_restore(self, mark: str | None = None, by: str = "time") -> OperationFacts:
         """Restore with the operators' ``control.sh``: to a mark, or to the end of the archived WAL."""
-        target = self._target(mark, by if mark else "default", None, None)
+        target = self._history.target(mark, by if mark else "default")
         facts = operate.restore(self.stack, target, self.limits)
-        self._give_up(target, self._marks[mark].point.facts.time if mark else None)
+        self._history.give_up(target, mark)
         return facts
 
     def refuse_wrong_tokens(self) -> OperationFacts:
@@ -200,13 +182,12 @@ class Drill:
 
     def prove(self, mark: str) -> ProofFacts:
         """Compare the database with a mark and with the ledger; returns what was found, good or bad."""
-        marked = _known("mark", mark, self._marks)
-        expected = marked.point
+        expected = self._history.mark(mark)
         with self.stack.connect(autocommit=False) as connection:
             found = compare(expected.capture, connection, self.progress)
             judgement = None
             if self._writes:
-                judgement = judge(self._entries(marked), expected.facts.time, connection, seeded=self._seeded)
+                judgement = judge(self._history.entries(mark), expected.facts.time, connection, seeded=self._seeded)
         return ProofFacts(
             mark=mark,
             algorithm=expected.capture.algorithm,
@@ -241,55 +222,3 @@ class Drill:
         if status.status != "ok":
             raise IopError(f"the stack's own checks are not green: {status.describe()}")
         return status.checks
-
-    def _entries(self, marked: _Marked) -> tuple[Entry, ...]:
-        """Return the ledger; what a restore before the mark gave up counts as rolled back: it must never come back."""
-        return tuple(
-            replace(entry, outcome=Outcome.ROLLED_BACK) if entry.request_id in marked.given_up else entry
-            for entry in self.ledger.entries()
-        )
-
-    def _give_up(self, target: targets.Target, moment: datetime | None, facts: RestoreFacts | None = None) -> None:
-        """Note what lies behind the target: by time where that is known, else by LSN."""
-        if target.by is targets.By.DEFAULT:
-            return
-        if target.by is targets.By.TIME and target.value is not None:
-            moment = targets.parse_time(target.value)
-        ends = [entry.stop_lsn for entry in self._backups.values() if facts and entry.label == facts.backup_set]
-        lsn = target.value if target.by is targets.By.LSN else ends[0] if target.by is targets.By.IMMEDIATE else None
-        for entry in self.ledger.entries():
-            if entry.time is None or entry.lsn is None:
-                continue
-            if moment or lsn is None:
-                last = moment or (facts.last_transaction if facts else None)
-                behind = last is not None and entry.time > last
-            else:
-                behind = parse_lsn(entry.lsn) > parse_lsn(lsn)
-            if behind:
-                self._given_up.add(entry.request_id)
-
-    def _target(self, mark: str | None, by: str, value: str | None, backup: str | None) -> targets.Target:
-        if backup is not None:
-            return targets.Target(by=targets.By.IMMEDIATE, backup_set=_known("backup", backup, self._backups).label)
-        if mark is None:
-            if value is not None and by == "default":
-                raise UsageError(f"restore to {value!r} by what?", hint="by='time', 'lsn', 'xid' or 'name'")
-            try:
-                return targets.Target(by=targets.By(by), value=value)
-            except ValueError:
-                raise UsageError(
-                    f"cannot restore by {by!r}", hint=suggest(by, [kind.value for kind in targets.By])
-                ) from None
-        point = _known("mark", mark, self._marks).point.facts
-        values = {"time": targets.format_time(point.time), "lsn": point.lsn, "xid": str(point.xid), "name": point.name}
-        if by == "default":
-            by = "name"
-        if by not in values:
-            raise UsageError(f"cannot restore to a mark by {by!r}", hint=suggest(by, values))
-        return targets.Target(by=targets.By(by), value=values[by], timeline=point.timeline, at_lsn=point.lsn)
-
-
-def _known(kind: str, name: str, known: dict[str, Any]) -> Any:
-    if name not in known:
-        raise UsageError(f"there is no {kind} {name!r} here", hint=suggest(name, known))
-    return known[name]

@@ -25,6 +25,7 @@ LAYERS = (
     {"dataset"},
     {"proof"},
     {"faults", "signals"},
+    {"history"},
     {"drill"},
     {"runner"},
     {"session"},
