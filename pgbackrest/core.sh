@@ -7,7 +7,7 @@
 # Trouble does not end it, as an operator must always be able to run pgbackrest here. It is said once, and tried again.
 set -Eeuo pipefail
 
-trouble=/tmp/trouble # what is in the way; empty if nothing is. /tmp is new with each start of the container
+trouble=${TMPDIR:-/tmp}/trouble # what is in the way; empty if nothing is. It is new with each start of the container
 if [[ ${1:-} == --health ]]; then
     [[ -e $trouble && ! -s $trouble ]] || {
         cat -- "$trouble"
@@ -110,13 +110,13 @@ echo "$told" >"$trouble"
 while :; do
     if ((outcome)) || ! still_fits; then
         outcome=0
-        (fit) >/tmp/messages 2>&1 & # in the background, as a signal interrupts a wait, but no program
+        (fit) >"$trouble.messages" 2>&1 & # in the background, as a signal interrupts a wait, but no program
         wait $! || outcome=$?
         if ((outcome)); then
-            messages=$(</tmp/messages)
+            messages=$(<"$trouble.messages")
             tell "${messages:-ERROR: core.sh: exit code $outcome without a reason}"
         else
-            cat /tmp/messages >&2
+            cat "$trouble.messages" >&2
             tell ''
             say "ready: the stanza $PGBACKREST_STANZA fits the cluster in $PGDATA"
         fi
