@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from pgbackrest_system import SCRIPTS, wait_for
 
 FAKE = """\
