@@ -133,3 +133,13 @@ def deployment(**settings: str) -> Iterator[Deployment]:
             yield self
         finally:
             self.close()
+
+
+@contextmanager
+def running(**settings: str) -> Iterator[Deployment]:
+    """Give a deployment that is up and has its first backup."""
+    with deployment(**settings) as self:
+        result = self.control("up")
+        assert result.returncode == 0, result.stdout + result.stderr
+        wait_for(self.backups, what="the first backup")
+        yield self

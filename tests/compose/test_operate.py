@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deployment import Deployment, deployment, wait_for
+from deployment import Deployment, running, wait_for
 
 CONFIRMATION = "I_UNDERSTAND_THIS_WILL_DELETE_ALL_BACKUPS"
 PASSWORD = "secrets/database_password"
@@ -23,10 +23,7 @@ SERVICES = ("database", "pgbackrest", "pgbackrest_backup", "pgbackrest_check")
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[Deployment]:
-    with deployment() as it:
-        result = it.control("up")
-        assert result.returncode == 0, result.stdout + result.stderr
-        wait_for(it.backups, what="the first backup")
+    with running() as it:
         yield it
 
 

@@ -7,16 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deployment import TOKEN, Deployment, deployment, wait_for
+from deployment import TOKEN, Deployment, running, wait_for
 from restoring import REPOSITORY, client, marker, numbers, spied_docker
 
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[Deployment]:
-    with deployment() as it:
-        result = it.control("up")
-        assert result.returncode == 0, result.stdout + result.stderr
-        wait_for(it.backups, what="the first backup")
+    with running() as it:
         yield it
 
 

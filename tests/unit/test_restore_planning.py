@@ -5,30 +5,16 @@ from __future__ import annotations
 import ast
 import bz2
 import gzip
-import importlib
-import sys
 from datetime import datetime, timezone
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-SCRIPTS = Path(__file__).parents[2] / "pgbackrest"
+from scripts import SCRIPTS, load
+
 MODULES = ("restore", "targets", "server", "wal", "repository", "unarchived")
-
-
-def load(name: str) -> ModuleType:
-    """Import a script's module as Python does for a script, and leave no bytecode in the deployed directory."""
-    sys.path.insert(0, str(SCRIPTS))
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.dont_write_bytecode = written
-        sys.path.remove(str(SCRIPTS))
 
 
 repository, wal, targets = load("repository"), load("wal"), load("targets")

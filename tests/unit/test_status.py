@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-SCRIPTS = Path(__file__).parents[2] / "pgbackrest"
-
-
-def load(name: str) -> ModuleType:
-    """Import a script's module as Python does for a script, and leave no bytecode in the deployed directory."""
-    sys.path.insert(0, str(SCRIPTS))
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.dont_write_bytecode = written
-        sys.path.remove(str(SCRIPTS))
-
+from scripts import SCRIPTS, load
 
 status, sections = load("status"), load("sections")
 Problem, Row = sections.Problem, sections.Row
