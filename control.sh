@@ -68,7 +68,7 @@ main() {
         *)
             say "unknown command '$command'"
             usage >&2
-            exit 4
+            exit 2
             ;;
     esac
 }

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# backup.sh [full|diff]: takes one backup with pgBackRest and makes sure that it is listed.
+# backup.sh [full|diff]: takes one backup with pgBackRest, makes sure that it is listed, and only then lets retention work.
 #
 # Without an argument: full if the cluster has no full backup or its last one is older than IOP_FULL_BACKUP_AGE seconds
-# (default 604800, a week), differential otherwise. Two never run together: $IOP_STATE_PATH/backup.lock (default
-# /var/lib/iop-backup) sees to that, besides pgBackRest's own lock.
+# (default 604800, a week; a damaged one at most a day), differential otherwise. Two never run together:
+# $IOP_STATE_PATH/backup.lock (default /var/lib/iop-backup) sees to that, besides pgBackRest's own lock.
+# Nothing expires when the new backup is damaged, for then the older ones are worth more; nor in the first
+# IOP_EXPIRE_PAUSE seconds (default 86400, a day) of a new timeline: a restore to the wrong moment can then be repeated.
 # Exit codes: 0 the backup is there; 2 a wrong argument or setting; 3 another backup.sh is running; 4 it cannot be told
 # which backups there are; 5 pgBackRest ended well, but the new backup is missing or damaged; else pgBackRest's own.
 set -Eeuo pipefail
@@ -17,15 +19,45 @@ list_backups() { # one line each, oldest first: label, type, stop time, ok or da
     python3 -B "$here/health.py" backups
 }
 
-decide() { # LIST: sets type and reason
-    local label kind stop _ last='' age
-    while read -r label kind stop _; do
-        if [[ $kind == full ]]; then last=$label age=$(($(date +%s) - stop)); fi
+find_last_full() { # LIST: sets last, last_stop and last_state, which is empty for a good one
+    local label kind stop state
+    last='' last_stop=0 last_state=''
+    while read -r label kind stop state; do
+        if [[ $kind == full ]]; then last=$label last_stop=$stop last_state=${state#ok}; fi
     done <<<"$1"
+}
+
+# Prints how many seconds ago the newest timeline but the first began, by the archived history files. Messages may stand
+# before the JSON.
+timeline_age() {
+    local listing
+    listing=$(pgbackrest repo-ls --output=json --recurse --filter='\.history$' "archive/$PGBACKREST_STANZA") || return
+    python3 -c '
+import json, re, sys, time
+files = json.loads(re.search(r"^\{.*", sys.argv[1], re.M | re.S)[0])
+times = [file["time"] for file in files.values() if "time" in file]
+print(int(time.time() - max(times)) if times else "")' "$listing"
+}
+
+expire() {
+    local age
+    age=$(timeline_age) || fail 4 "the backup is there, but the archive cannot be listed" "see the message above"
+    if [[ -n $age ]] && ((age < pause_seconds)); then
+        TZ=UTC printf 'backup.sh: nothing expires before %(%Y-%m-%d %H:%M:%SZ)T: the present timeline, which a restore began, is %d s old\n' \
+            "$(($(date +%s) - age + pause_seconds))" "$age"
+    else
+        attend pgbackrest expire || fail "$?" "the backup is there, but pgbackrest expire failed" "see the message above"
+    fi
+}
+
+decide() { # LIST: sets type and reason
+    local age longest=$full_age
+    find_last_full "$1"
+    if [[ $last_state == damaged ]]; then longest=$((full_age < 86400 ? full_age : 86400)); fi
     if [[ -z $last ]]; then
         type=full reason="there is no full backup yet"
-    elif ((age > full_age)); then
-        type=full reason="the last full backup $last is $age s old, more than $full_age"
+    elif age=$(($(date +%s) - last_stop)) && ((age > longest)); then
+        type=full reason="the last full backup $last${last_state:+, $last_state,} is $age s old, more than $longest"
     else
         type=diff reason="the last full backup $last is $age s old"
     fi
@@ -34,6 +66,7 @@ decide() { # LIST: sets type and reason
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 state=${IOP_STATE_PATH:-/var/lib/iop-backup}
 full_age=${IOP_FULL_BACKUP_AGE:-604800}
+pause_seconds=${IOP_EXPIRE_PAUSE:-86400}
 export PGBACKREST_STANZA=${PGBACKREST_STANZA:-iop}
 unset PGBACKREST_FREQUENCY # the worker's own; pgBackRest would warn of an option that it does not have
 
@@ -41,6 +74,9 @@ type=${1:-} reason="as told"
 [[ $# -le 1 && $type =~ ^(full|diff|)$ ]] || fail 2 "wrong arguments: $*" "use backup.sh, backup.sh full or backup.sh diff"
 [[ $full_age =~ ^[1-9][0-9]{0,9}$ ]] ||
     fail 2 "IOP_FULL_BACKUP_AGE is '$full_age', not a number of seconds" "set it to a whole number from 1"
+
+[[ $pause_seconds =~ ^[0-9]{1,10}$ ]] ||
+    fail 2 "IOP_EXPIRE_PAUSE is '$pause_seconds', not a number of seconds" "set it to a whole number from 0"
 
 # pgBackRest inherits the lock, so that it holds as long as the backup really runs, whatever happens to this script.
 { mkdir -p -- "$state" && exec {lock}>>"$state/backup.lock"; } ||
@@ -58,17 +94,25 @@ printf 'backup.sh: %s backup of the stanza %s: %s\n' "$type" "$PGBACKREST_STANZA
 # would cut pgBackRest's clean-up short, so it is passed on only if pgBackRest is still there a second later. A wait that
 # a signal interrupts may lose the exit code, hence the loop; read is its pause, as nothing ever writes to that pipe.
 exec {pause}<> <(:)
-pgbackrest --type="$type" backup {pause}>&- &
-child=$! code=0 stop_at=0
-trap 'stop_at=$((SECONDS + 2))' TERM INT
-while kill -0 "$child" 2>/dev/null; do
-    if ((stop_at && SECONDS >= stop_at)); then
-        kill -TERM "$child" 2>/dev/null || true
-        stop_at=0
-    fi
-    read -r -t 0.1 -u "$pause" || true
-done
-wait "$child" || code=$?
+attend() { # COMMAND…
+    local child code=0 stop_at=0
+    "$@" {pause}>&- &
+    child=$!
+    trap 'stop_at=$((SECONDS + 2))' TERM INT
+    while kill -0 "$child" 2>/dev/null; do
+        if ((stop_at && SECONDS >= stop_at)); then
+            kill -TERM "$child" 2>/dev/null || true
+            stop_at=0
+        fi
+        read -r -t 0.1 -u "$pause" || true
+    done
+    wait "$child" || code=$?
+    trap - TERM INT
+    return "$code"
+}
+
+code=0
+attend pgbackrest --type="$type" --no-expire-auto backup || code=$?
 if ((code)); then
     printf 'ERROR: backup.sh: pgbackrest backup ended with exit code %d\n' "$code" >&2
     exit "$code"
@@ -79,5 +123,7 @@ newest=${after##*$'\n'}
 [[ -n $newest && $'\n'$before$'\n' != *$'\n'"${newest%% *} "* ]] ||
     fail 5 "pgbackrest backup ended with 0, but lists no new backup" "see pgbackrest info"
 [[ $newest == *\ ok ]] ||
-    fail 5 "backup ${newest%% *} found pages with wrong checksums" "the database is damaged: see pgbackrest info --set"
+    fail 5 "backup ${newest%% *} found pages with wrong checksums; nothing expires" \
+        "the database is damaged: see pgbackrest info --set, and restore it to a moment before"
+expire
 printf 'backup.sh: backup %s is complete\n' "${newest%% *}"

@@ -16,6 +16,7 @@ from pytest_iopbackup import resources
 from pytest_iopbackup.limits import wait_until
 from pytest_iopbackup.record import RunRecord, ScenarioRecord, Verdict
 from pytest_iopbackup.reports import codec
+from pytest_iopbackup.stack import docker
 from pytest_iopbackup.stack.base import TOKEN
 from running import Run, write_scenario
 
@@ -148,6 +149,33 @@ def test_a_system_that_takes_any_token_is_found_out(tmp_path: Path, base: Path) 
     assert scenario.verdict is Verdict.FAILED
     assert "was not blocked" in str(scenario.reason)
     assert list(base.glob("iop-*")) == []
+
+
+def test_a_kept_stack_can_be_looked_at_and_removed_as_its_note_says(tmp_path: Path, base: Path) -> None:
+    write_scenario(tmp_path, "mine")
+    code, output = run_pytest(
+        tmp_path, base, "--iop-stack=compose", "--iop-keep=always", "--iop-scenario=./mine.yaml"
+    )  # fmt: skip
+    assert code == pytest.ExitCode.OK, output
+    (kept,) = base.glob("iop-*/s-*")
+    commands = re.findall(r"^    (docker compose .*)$", (kept / "KEPT").read_text(), re.MULTILINE)
+    name = (kept / "compose-project").read_text()
+    try:
+        assert len(left(name.removeprefix("iop-"))) > 5
+        start, look, down = (command.split() for command in commands)
+        subprocess.run(start, check=True, capture_output=True, timeout=60)
+        assert look[-2:] == ["database", "psql"]
+        argv = [*look[:-2], "-T", *look[-2:], "--dbname=iop", "-Atc", "SELECT count(*) FROM identity.users"]
+
+        def users() -> str:
+            return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60).stdout.strip()
+
+        wait_until(lambda: users().isdigit(), limit=60, what="the kept database", pause=0.5)
+        subprocess.run(down, check=True, capture_output=True, timeout=60)
+        assert left(name.removeprefix("iop-")) == []
+    finally:
+        (kept / "KEPT").unlink()
+        docker.remove_projects(kept)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])

@@ -15,8 +15,9 @@ from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.stack.base import DATABASE, Service
 from pytest_iopbackup.stack.compose import ComposeStack, explain
 from pytest_iopbackup.stack.docker import PROJECT_FILE, docker, find_docker
+from pytest_iopbackup.stack.harm import refuse_harm
 from pytest_iopbackup.stack.mapping import ComposeMapping, read_mapping
-from pytest_iopbackup.stack.project import Project, refuse_harm
+from pytest_iopbackup.stack.project import Project
 from pytest_iopbackup.stack.supply import Order, await_first_backup
 
 _VERSIONS = "postgres --version && pgbackrest version"
@@ -144,6 +145,7 @@ class ComposeSupply:
     def _fill(self, stack: ComposeStack, order: Order) -> None:
         """Start the services one after the other, as the local template does, so that the first backup has the data."""
         order.stage("database")
+        stack.project.require_no_volumes()
         stack.up(Service.DATABASE)
         host = stack.host(Service.DATABASE)
         create = f"--command=CREATE DATABASE {DATABASE}"

@@ -18,6 +18,8 @@ COMPOSE_OLDEST = (2, 20)
 """The first release that knows ``depends_on: required``, which compose.yaml needs."""
 PROJECT_FILE = "compose-project"
 """In a stack's directory: its project's name, written first, so that whatever a killed run leaves can be removed."""
+KEPT = "KEPT"
+"""A file in a stack's directory: it stays when its run ends."""
 _PROJECT = "label=com.docker.compose.project"
 _SECONDS = 60.0
 
@@ -75,9 +77,11 @@ def inspect(container: str) -> Mapping[str, Any]:
 def remove_projects(directory: Path) -> None:
     """Remove containers, volumes and networks of every stack in ``directory``: its own, or those in its subdirectories.
 
-    Raises MachineError or CommandError where Docker does not answer.
+    Kept stacks stay. Raises MachineError or CommandError where Docker does not answer.
     """
     for file in (*directory.glob(PROJECT_FILE), *directory.glob(f"*/{PROJECT_FILE}")):
+        if (file.parent / KEPT).exists():
+            continue
         _remove_project(file.read_text(encoding="utf-8"))
         file.unlink()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,6 @@ from testcontainers.compose import DockerCompose
 from pytest_iopbackup.errors import UsageError
 from pytest_iopbackup.stack.base import CommandResult, LineListener
 from pytest_iopbackup.stack.host import run_program
-from pytest_iopbackup.stack.mapping import ComposeMapping
 
 
 @dataclass
@@ -63,6 +62,13 @@ class Project(DockerCompose):
         """What a program sees that calls Compose on this project."""
         return {**os.environ, **(self.settings or {}), "COMPOSE_PROJECT_NAME": self.name}
 
+    def require_no_volumes(self) -> None:
+        """Raise UsageError where the project has volumes already: they are somebody's."""
+        label = f"label=com.docker.compose.project={self.name}"
+        found = self.call(["docker", "volume", "ls", "--quiet", "--filter", label], timeout=self.limit).stdout.split()
+        if found:
+            raise UsageError(f"the Compose project {self.name} has volumes already: {', '.join(found)}")
+
     def up(self, *services: str) -> None:
         """Start services, and wait until they are healthy."""
         self.services = list(services)
@@ -98,46 +104,3 @@ class Project(DockerCompose):
         command = ["--profile", "*", "config", "--format", "json"]
         content: Mapping[str, Any] = json.loads(self._run_command([*self.compose_command_property, *command]).stdout)
         return content
-
-
-def refuse_harm(configuration: Mapping[str, Any], project: str, mapping: ComposeMapping, file: str) -> None:
-    """Raise UsageError for a Compose file whose project would share something with another: a drill cannot harm.
-
-    ``configuration`` is what ``docker compose config`` says of it.
-    """
-    problems = [*_missing(configuration, mapping), *_shared(configuration, project)]
-    if problems:
-        raise UsageError(
-            f"{file} cannot be drilled on: {'; '.join(problems)}",
-            hint="a drill runs a copy of the stack, with volumes and networks of its own; name other services and "
-            "volumes with --iop-compose-map; a second --iop-compose-file overrides what is shared",
-        )
-
-
-def _missing(configuration: Mapping[str, Any], mapping: ComposeMapping) -> Iterator[str]:
-    for kind, names, known in (
-        ("service", mapping.services, configuration.get("services", {})),
-        ("volume", mapping.volumes, configuration.get("volumes", {})),
-    ):
-        for name in (getattr(names, field) for field in names.__dataclass_fields__):
-            if name not in known:
-                yield f"it has no {kind} '{name}' (it has {', '.join(sorted(known)) or 'none'})"
-
-
-def _shared(configuration: Mapping[str, Any], project: str) -> Iterator[str]:
-    for kind in ("volumes", "networks"):
-        for name, entry in configuration.get(kind, {}).items():
-            if entry.get("external") or not str(entry.get("name", "")).startswith(f"{project}_"):
-                yield f"{kind[:-1]} '{name}' is not the project's own (it is '{entry.get('name', name)}')"
-    for service, entry in configuration.get("services", {}).items():
-        if "container_name" in entry:
-            yield f"service '{service}' has the fixed container_name '{entry['container_name']}'"
-        yield from _outside(service, entry.get("volumes", ()))
-        yield from (f"service '{service}' publishes port {port['published']}" for port in entry.get("ports", ())
-                    if str(port.get("published", "0")) != "0")  # fmt: skip
-
-
-def _outside(service: str, mounts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    for mount in mounts:
-        if mount["type"] == "bind" and not mount.get("read_only"):
-            yield f"service '{service}' may write to {mount['source']} of this machine"

@@ -27,7 +27,7 @@ from pytest_iopbackup.stack.host import account
 _NAME = re.compile(r"iop-[0-9a-f]{8}")
 _OWNER = "owner.json"
 _SOFTWARE = "pytest-iopbackup"
-_KEPT = "KEPT"
+KEPT = docker.KEPT
 _LONGEST_BASE = 60
 """Unix socket paths end at 107 bytes (unix(7)); below the base come the run, the stack, and ``.s.PGSQL.5432``."""
 NEEDED_BYTES = 768 << 20
@@ -72,7 +72,16 @@ def sweep(base: Path) -> tuple[Swept, ...]:
 
 def keep(stack: Path) -> None:
     """Leave one stack's directory in place when its run ends."""
-    (stack / _KEPT).write_text("Kept on request (--iop-keep). Delete this directory when it is no longer needed.\n")
+    text = "Kept on request (--iop-keep). Delete this directory when it is no longer needed.\n"
+    with contextlib.suppress(FileNotFoundError):
+        project = (stack / docker.PROJECT_FILE).read_text(encoding="utf-8")
+        text += f"""Its containers are stopped, its volumes are there:
+    docker compose --project-name {project} start
+    docker compose --project-name {project} exec database psql
+Before you delete this directory:
+    docker compose --project-name {project} down --volumes
+"""
+    (stack / KEPT).write_text(text, encoding="utf-8")
 
 
 def _signed(directory: Path) -> bool:
@@ -94,7 +103,7 @@ def _clear(directory: Path) -> tuple[leftovers.Leftover, ...]:
     except IopError:  # Docker is away: this stays, so that a later sweep finds it
         return left
     for entry in sorted(directory.iterdir(), key=lambda entry: entry.name == _OWNER):
-        if not (entry / _KEPT).exists():
+        if not (entry / KEPT).exists():
             _remove(entry)
     with contextlib.suppress(OSError):  # not empty: a kept stack
         directory.rmdir()
