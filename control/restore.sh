@@ -7,25 +7,32 @@ guard=    # the container that stands for this restore as a whole
 step=     # the container that works on the data directory now
 child=    # the program that is waited for
 follower= # docker logs --follow
-answer=   # a temporary file: what a step prints for this script
+guard_id= # its identity: the name could be another restore's
+rest="the same command takes it up again" # what is to be done after a failure or an interruption
 reached='' last_commit='' # PostgreSQL's words on the end of recovery
 laps=() lap_start=0
 
 operate_restore() {
     # Before anything else, and before Docker is asked anything. What was given is never repeated: it may be a password.
     # Not [[ ]]: an environment with BASHOPTS=nocasematch would make that blind to upper and lower case.
-    local LC_ALL=C token project plan set label again="then run the same command again"
+    local LC_ALL=C token project plan set label file answer told again="then run the same command again"
     token=$(setting IOP_RESTORE_TOKEN I_UNDERSTAND_THIS_WILL_DELETE_DATABASE_DATA)
     [ "${1:-}" = "$token" ] ||
         fail 2 "the confirmation token is missing or wrong; nothing was touched" \
             "a restore deletes the present data: ./control.sh restore TOKEN [TARGET]; the documentation on restoring has the token"
     shift
+    [[ $#:${1:-} != 3:time ]] ||
+        fail 2 "wrong target: a time is one argument; nothing was touched" "quote it: time \"$2 $3\""
     [[ $#:${1:-} =~ ^(0:|2:(time|lsn|xid|name|set))$ ]] ||
         fail 2 "wrong target: $*; nothing was touched" \
             'after the token nothing, or: time "2026-01-15 21:30:00+00" | lsn X | xid N | name P | set LABEL'
     prepare
     project=$(project_name)
-    answer=$(mktemp)
+    # What a step prints for this script is in a file without a name: nothing is left of it, whatever happens.
+    file=$(mktemp)
+    # shellcheck disable=SC2094 # both ends are meant to be of one file
+    exec {people}>&2 {answer}>"$file" {told}<"$file"
+    rm -f -- "$file"
     trap release EXIT
     trap 'interrupted 1' HUP
     trap 'interrupted 2' INT
@@ -33,8 +40,8 @@ operate_restore() {
     take_guard "$project-restore"
     lap_start=$SECONDS
 
-    attend docker exec "$guard" /pgbackrest/restore.sh plan "$token" "$@" >"$answer" || exit $?
-    plan=$(<"$answer")
+    attend docker exec "$guard" /pgbackrest/restore.sh plan "$token" "$@" >&"$answer" || exit $?
+    plan=$(cat <&"$told")
     [[ $plan =~ ^(wipe|recover)$ ]] || fail 1 "the plan is '$plan', not wipe or recover" "this is a defect: report it"
     set=$(planned_set)
     lap plan
@@ -59,24 +66,27 @@ operate_restore() {
     attend quiet_compose up --detach database ||
         fail 1 "the database cannot be started" "see the message above, $again"
     watch_recovery
+    # From here on the same command would restore once more, and undo what clients write now.
+    rest="the database is restored and runs; what is missing: ./control.sh up, then ./control.sh backup full"
     lap recovery
     say "recovery is over: starting the workers"
     attend quiet_compose up --detach ||
-        fail 1 "the database is restored, but not all services start" "see the message above, $again"
+        fail 1 "the database is restored, but not all services start" "see the message above; $rest"
     lap start
     say "taking a full backup: the first one on the new timeline"
-    attend take_backup >"$answer" ||
-        fail 1 "the database is restored and runs, but the full backup failed" "see the message above, $again"
-    label=$(<"$answer")
-    docker exec "$guard" /pgbackrest/restore.sh finish "$token" ||
-        fail 1 "all is done, but the restore cannot be marked as finished" "see the message above, $again"
+    attend take_backup >&"$answer" ||
+        fail 1 "the database is restored and runs, but the full backup failed" "see the message above; $rest"
+    label=$(cat <&"$told")
     lap backup
+    docker exec "$guard" /pgbackrest/restore.sh finish "$token" ||
+        fail 1 "all is done, but the restore cannot be marked as finished" "see the message above; $rest"
     attend quiet_compose up --detach --wait || say "WARNING: not all services are healthy: ./control.sh status"
     summarise "$set" "$label" "$@"
 }
 
-# lap STAGE: notes the seconds since the last stage ended.
+# lap STAGE: notes the seconds since the last stage ended; there is no next one without the guard.
 lap() {
+    require_guard
     laps+=("$1 $((SECONDS - lap_start))")
     lap_start=$SECONDS
 }
@@ -111,19 +121,26 @@ take_guard() {
     [[ $said == held ]] ||
         fail 1 "no container can be started for the restore; nothing was touched" "see the message above: is another restore starting?"
     guard=$1
+    guard_id=$(docker container inspect --format '{{.Id}}' "$guard")
+}
+
+require_guard() {
+    docker container inspect "$guard_id" >/dev/null 2>&1 ||
+        fail 1 "the container $guard, which stands for this restore, is gone: ended, as another restore could begin" "$rest"
 }
 
 release() {
-    rm -f -- "$answer"
     [[ -z $follower ]] || kill "$follower" 2>/dev/null || true
     [[ -z $guard ]] || exec {hold}>&-
 }
 
 interrupted() { # SIGNAL
-    trap '' HUP INT TERM
+    # Where standard error is a pipe now, its reader may be dead.
+    trap '' HUP INT TERM PIPE
+    exec 2>&"$people"
     [[ -z $child ]] || kill "$child" 2>/dev/null || true
     [[ -z $step ]] || docker stop "$step" >/dev/null 2>&1 || true
-    fail $((128 + $1)) "interrupted" "./control.sh status says where the restore stands; the same command takes it up again"
+    (fail 1 "interrupted" "./control.sh status says where the restore stands; $rest") || exit $((128 + $1))
 }
 
 # run_step NAME, then the arguments of docker compose run.
@@ -152,6 +169,7 @@ planned_set() {
 # pgBackRest's log of a restore: a line per file would be too much, so how far it is every few seconds.
 show_progress() {
     local line next=$((SECONDS + 3))
+    trap '' HUP INT TERM # to the end of what pgBackRest says
     while IFS= read -r line; do
         if [[ $line != *' DETAIL: '* ]]; then
             printf '%s\n' "$line" >&2
@@ -180,6 +198,7 @@ watch_recovery() {
         [[ $(timeout 10 docker exec "$id" psql -XAtqc 'SELECT pg_is_in_recovery()' 2>/dev/null) != f ]] || break
         ((code != 1)) || sleep 0.5 # no log to wait for
         if ((SECONDS >= next)); then
+            require_guard
             say "still in recovery: $segments WAL segments replayed${last:+, the last one $last}"
             next=$((SECONDS + 10))
         fi

@@ -131,11 +131,18 @@ def resumes(marker: Marker | None, words: Sequence[str]) -> bool:
     """Whether an unfinished restore to this target can be taken up, with its backup set still in the repository."""
     if not marker or marker.target != list(words) or not marker.options:
         return False
+    if marker.stage == "restored":
+        return recovering()
     # Killed while the services were stopping: for a time after the last commit only the running server could vouch.
     vouched = marker.stage == "planned" and "time" in words[:1] and not is_up()
-    if marker.stage not in {"wiping", "wiped", "restoring", "restored"} and not vouched:
+    if marker.stage not in {"wiping", "wiped", "restoring"} and not vouched:
         return False
-    return marker.stage == "restored" or any(f"--set={backup.label}" in marker.options for backup in look_up()[0])
+    return any(f"--set={backup.label}" in marker.options for backup in look_up()[0])
+
+
+def recovering() -> bool:
+    """Whether recovery of the restored files is still to come, or going on: at its end PostgreSQL removes this file."""
+    return (DATA / "recovery.signal").exists()
 
 
 def make_plan(words: Sequence[str]) -> list[str]:
@@ -160,6 +167,8 @@ def plan(words: Sequence[str]) -> int:
         replace(marker, workflow=True).save()
         sys.stdout.write("recover\n" if marker.stage == "restored" else "wipe\n")
         return 0
+    if marker and marker.stage == "restored" and not recovering():
+        say(f"restore.sh: the restore of {marker.started} got to its end, but for its full backup: this is a new one")
     # A data directory that must not be used stays so until it has been restored.
     stage = marker.stage if marker and marker.stage in HALF else "planned"
     new_marker(stage, words, make_plan(words), workflow=True).save()
@@ -206,7 +215,7 @@ def restore(words: Sequence[str]) -> int:
     if not expert:
         targets.parse(words)
     lock = take_lock()
-    if marker and marker.stage == "restored" and marker.target == list(words):
+    if marker and marker.stage == "restored" and resumes(marker, words):
         say("restore.sh: restored already: only the start of the database and what follows is missing")
         return 0
     half = bool(marker and marker.stage in HALF)

@@ -17,6 +17,7 @@ from difflib import get_close_matches
 
 from repository import Backup, Refused, format_lsn, look_up, parse_lsn
 from server import committed_at, flush, insert_lsn, is_up, last_commit
+from timelines import live_at, refuse_left
 from wal import Archive, Record, format_time
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,6}))? *(?:(Z)|([+-]\d\d)(?::?(\d\d))?)?")
@@ -44,7 +45,7 @@ def parse_time(text: str) -> tuple[datetime, str]:
     try:
         moment = datetime.strptime(f"{date} {clock}.{fraction or '0'} {offset}", "%Y-%m-%d %H:%M:%S.%f %z")
     except ValueError as error:
-        raise Refused(f"'{text}' is not a time: {error}", example, code=2) from error
+        raise Refused(f"'{text}' is not a time: no calendar or clock has it", example, code=2) from error
     if abs(moment.utcoffset() or timedelta()) >= timedelta(hours=16):
         raise Refused(f"'{text}' has no possible UTC offset", example, code=2)
     moment = moment.astimezone(timezone.utc)
@@ -73,6 +74,8 @@ def parse(words: Sequence[str]) -> tuple[str, str]:
             raise Refused(f"'{value}' is not an LSN", "write it as 0/3000060", code=2) from error
     if kind == "xid" and not re.fullmatch("[0-9]{1,20}", value):
         raise Refused(f"'{value}' is not a transaction's number", "write it as 1234", code=2)
+    if kind == "xid" and int(value) % (1 << 32) < 3:
+        raise Refused(f"no transaction has the number {value}: PostgreSQL's begin with 3", "write it as 1234", code=2)
     if kind == "name" and re.search(r"['\\\x00-\x1f]", value):
         # pgBackRest writes the name into PostgreSQL's configuration as it is.
         raise Refused(
@@ -90,10 +93,12 @@ def make_plan(words: Sequence[str]) -> Plan:
     if kind != "set":
         planner.require_wal(backup, last)
         options += [f"--target-timeline={planner.archive.timeline}"]
-    if kind != "default":
+    if options[0].startswith("--type="):
         options += ["--target-action=promote"]
     wanted = " ".join(words) or "the end of the archived WAL"
     finished = format_time(datetime.fromtimestamp(backup.stopped, timezone.utc))
+    timeline = int(backup.start_segment[:8], 16) if kind == "set" else planner.archive.timeline
+    older = planner.archive.newest != timeline
     return Plan(
         [f"--set={backup.label}", *options],
         [
@@ -104,7 +109,7 @@ def make_plan(words: Sequence[str]) -> Plan:
                 "WAL",
                 f"{backup.start_segment} to {backup.stop_segment if kind == 'set' else planner.archive.name(last)}",
             ),
-            ("timeline", str(int(backup.start_segment[:8], 16) if kind == "set" else planner.archive.timeline)),
+            ("timeline", f"{timeline}{f', an older history: the newest is {planner.archive.newest}' * older}"),
             ("database size", f"{backup.size / 1e6:,.1f} MB at the backup"),
             ("lost", "nothing that is archived" if kind == "default" else "every transaction after the target"),
         ],
@@ -124,11 +129,17 @@ class Planner:
     up: bool
     notes: list[tuple[str, str]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.usable = [b for b in self.backups if not b.damaged and self.archive.leads_here(b)]
-        if not self.usable:
+    @property
+    def usable(self) -> list[Backup]:
+        """The backups without damage that lead to the followed timeline; raise Refused if there is none."""
+        found = [b for b in self.backups if not b.damaged and self.archive.leads_here(b)]
+        if not found:
             labels = ", ".join(backup.label for backup in self.backups)
-            raise Refused("no backup without damage leads to the newest timeline", f"there are: set LABEL, of {labels}")
+            raise Refused(
+                f"no backup without damage leads to timeline {self.archive.timeline}",
+                f"there are: set LABEL, of {labels}",
+            )
+        return found
 
     def plan_default(self, _value: str) -> Steps:
         """To the end of the archived WAL; first, the server archives what it has."""
@@ -156,17 +167,15 @@ class Planner:
         """To a time: until the first commit or abort after it, or, if there is none, until where the server is now."""
         moment, note = parse_time(value)
         self.notes += [("note", note)] if note else []
+        self.archive, doubts = live_at(self.archive, moment)
+        self.notes += [("note", doubt) for doubt in doubts]
+        live = self.archive.timeline == self.archive.newest
         seconds = moment.timestamp()
         # info has whole seconds: a backup that stopped in the target's second may have stopped after it.
         fitting = [backup for backup in self.usable if backup.stopped < int(seconds)]
-        backup = self.newest(fitting, f"{format_time(moment)}")
-        if seconds < self.archive.began:
-            began = format_time(datetime.fromtimestamp(self.archive.began, timezone.utc))
-            left = format_lsn(max(left for left in self.archive.lineage.values() if left is not None))
-            self.notes.append(
-                ("note", f"this timeline began at {began}; what others hold after LSN {left} is left out")
-            )
-        if self.up:
+        why = "; a backup's end is known to the second only" if int(seconds) == self.usable[0].stopped else ""
+        backup = self.newest(fitting, f"{format_time(moment)}", why)
+        if self.up and live:
             # The place first, and then the last commit: all commits before that place are then known.
             place = insert_lsn()
             last = last_commit()
@@ -181,6 +190,10 @@ class Planner:
                 return steps, backup, self.archive.last
         else:
             record = self.later(moment, backup, backup.stop)
+        if not record and not live:
+            text = f"timeline {self.archive.timeline} has no transaction that ended later: restored to the end of it"
+            self.notes.append(("note", text))
+            return [], backup, self.archive.last
         if not record:
             return self.at_last_commit(moment, backup)
         return ["--type=time", f"--target={format_time(moment)}"], backup, record.lsn // self.archive.size
@@ -207,26 +220,20 @@ class Planner:
         """To the first record at or after an LSN, including it."""
         lsn = parse_lsn(value)
         backup = self.newest([backup for backup in self.usable if backup.stop <= lsn], f"LSN {value}")
-        record = self.at_or_after(lsn)
+        record = at_or_after(self.archive, lsn)
+        written = insert_lsn() if self.up else 0
+        if not record and lsn > written:
+            refuse_left(self.archive, f"LSN {value}", lambda along, _since: at_or_after(along, lsn), lsn)
         if not record and self.up:
-            written = insert_lsn()
             if lsn > written:
                 message = f"LSN {value} lies after all that was written: the server is at {format_lsn(written)}"
                 raise Refused(message, EARLIER)
             flush(self.archive)
-            record = self.at_or_after(lsn)
+            record = at_or_after(self.archive, lsn)
         if not record:
             name = self.archive.name(self.archive.last)
             raise Refused(f"LSN {value} lies after all archived WAL, which ends with segment {name}", EARLIER)
         return ["--type=lsn", f"--target={value}"], backup, record.lsn // self.archive.size
-
-    def at_or_after(self, lsn: int) -> Record | None:
-        """Return the first record there, without which PostgreSQL would not stop."""
-        for number in range(lsn // self.archive.size, self.archive.last + 1):
-            if number in self.archive.files:
-                for record in self.archive.records(number, "--limit=1", start=lsn):
-                    return record
-        return None
 
     def plan_xid(self, value: str) -> Steps:
         """To the end of a transaction, including it."""
@@ -235,10 +242,9 @@ class Planner:
         if self.up:
             self.try_flush()
             near = committed_at(xid)
-        first = self.archive.number(self.usable[0].start_segment)
-        records = self.archive.search(first, "Transaction", near)
-        record = next((record for record in records if record.when and record.xid == xid), None)
+        record = find_end(self.archive, xid, self.usable[0].start, near)
         if not record:
+            refuse_left(self.archive, f"transaction {value}", lambda along, since: find_end(along, xid, since))
             raise Refused(
                 f"transaction {value} does not end in the archived WAL", "a subtransaction's number is no target"
             )
@@ -259,6 +265,7 @@ class Planner:
                 break
             others += [point[1]] if point and not re.match("pgBackRest|restore planned", point[1]) else []
         if not found:
+            refuse_left(self.archive, f"restore point '{value}'", lambda along, since: find_point(along, value, since))
             near = get_close_matches(value, others, 3) or others[:10]
             hint = f"did you mean {' or '.join(near)}?" if near else "there is none of any name"
             raise Refused(f"the archived WAL holds no restore point '{value}'", hint)
@@ -272,14 +279,14 @@ class Planner:
                     )
         return ["--type=name", f"--target={value}"], backup, found.lsn // self.archive.size
 
-    def newest(self, fitting: list[Backup], what: str) -> Backup:
+    def newest(self, fitting: list[Backup], what: str, why: str = "") -> Backup:
         """Return the last of the backups that end before the target."""
         if not fitting:
             oldest = self.usable[0]
             moment = format_time(datetime.fromtimestamp(oldest.stopped + 1, timezone.utc))
             raise Refused(
                 f"{what} lies before the end of the oldest backup that leads there, {oldest.label}",
-                f"the oldest recoverable moment is {moment}, LSN {format_lsn(oldest.stop)}",
+                f"the oldest recoverable moment is {moment}, LSN {format_lsn(oldest.stop)}{why}",
             )
         return fitting[-1]
 
@@ -310,3 +317,24 @@ class Planner:
             flush(self.archive)
         except Refused as refused:
             self.notes.append(("note", refused.message))
+
+
+def at_or_after(archive: Archive, lsn: int) -> Record | None:
+    """Return the first record there, without which PostgreSQL would not stop."""
+    for number in range(lsn // archive.size, max(archive.files, default=0) + 1):
+        if number in archive.files:
+            for record in archive.records(number, "--limit=1", start=lsn):
+                return record
+    return None
+
+
+def find_end(archive: Archive, xid: int, since: int, near: float | None = None) -> Record | None:
+    """Return the end of a transaction from an LSN on; ``near`` is when it was, in seconds since 1970."""
+    records = archive.search(since // archive.size, "Transaction", near)
+    return next((r for r in records if r.when and r.xid == xid and r.lsn >= since), None)
+
+
+def find_point(archive: Archive, name: str, since: int) -> Record | None:
+    """Return the newest restore point of a name from an LSN on."""
+    records = archive.search(since // archive.size, "XLOG")
+    return next((r for r in records if r.text == f"RESTORE_POINT {name}" and r.lsn >= since), None)

@@ -51,13 +51,15 @@ class File:
 
 @dataclass
 class Archive:
-    """The archive of one cluster, such as ``17-1``, along its newest timeline and the ancestors of that."""
+    """The archive of one cluster, such as ``17-1``, along one timeline and the ancestors of that."""
 
     identity: str
+    follow: int = 0
+    """The timeline; 0 for the newest."""
     size: int = 0
     """Bytes in a segment."""
     lineage: dict[int, int | None] = field(default_factory=dict)
-    """Timelines, the oldest first, each with the LSN at which it was left; None for the newest."""
+    """Timelines, the oldest first, each with the LSN at which it was left; None for the last one."""
     files: dict[int, File] = field(default_factory=dict)
     """By number: the LSN at which the segment begins, divided by ``size``."""
     double: dict[int, str] = field(default_factory=dict)
@@ -65,8 +67,8 @@ class Archive:
 
     names: set[str] = field(default_factory=set)
     """Every segment, of whatever timeline."""
-    began: int = 0
-    """When the newest timeline's history was archived, in seconds since 1970; 0 for the first timeline."""
+    began: dict[int, int] = field(default_factory=dict)
+    """When each timeline's history was archived, in seconds since 1970, which is when it began or later."""
 
     def __post_init__(self) -> None:
         self.directory = tempfile.TemporaryDirectory(prefix="iop-wal-")
@@ -78,9 +80,9 @@ class Archive:
         found = [(match, entry) for name, entry in listed.items() for match in [_SEGMENT.fullmatch(name)] if match]
         if not found:
             raise Refused("the repository holds no archived WAL", "see ./control.sh check")
-        histories = [name for name in listed if re.fullmatch(r"[0-9A-F]{8}\.history", name)]
-        self.load_lineage(histories)
-        self.began = int(listed[max(histories)]["time"]) if histories else 0
+        histories = (name for name in listed if re.fullmatch(r"[0-9A-F]{8}\.history", name))
+        self.began = {1: 0, **{int(name[:8], 16): int(listed[name]["time"]) for name in histories}}
+        self.load_lineage(self.follow or self.newest)
         if not self.size:
             match = found[0][0]
             self.size = len(fetch(f"archive/{STANZA}/{self.identity}/{match[0]}", match[5]))
@@ -94,23 +96,39 @@ class Archive:
                         self.double[number] = match[1]
                     seen.add(match[1])
                     self.files[number] = File(match[1], match[0], match[5], int(entry["time"]))
-        if not self.files:
-            raise Refused("the archive holds no WAL of the newest timeline", "see pgbackrest info")
 
-    def load_lineage(self, histories: list[str]) -> None:
+    def load_lineage(self, last: int) -> None:
         """Read where timelines were left: a ``.history`` file names all ancestors of its timeline."""
         self.lineage = {}
-        newest = max(histories, default="00000001")
-        if histories:
-            text = fetch(f"archive/{STANZA}/{self.identity}/{newest}").decode(errors="replace")
+        if last > 1:
+            text = fetch(f"archive/{STANZA}/{self.identity}/{last:08X}.history").decode(errors="replace")
             for timeline, left in re.findall(r"^\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)", text, re.MULTILINE):
                 self.lineage[int(timeline)] = parse_lsn(left)
-        self.lineage[int(newest[:8], 16)] = None
+        self.lineage[last] = None
 
     @property
     def timeline(self) -> int:
-        """The newest timeline, which recovery follows."""
+        """The timeline that recovery follows."""
         return max(self.lineage)
+
+    @property
+    def newest(self) -> int:
+        """The newest timeline of all."""
+        return max(self.began)
+
+    @property
+    def branch(self) -> int:
+        """The LSN from which on WAL is of the followed timeline alone."""
+        return max((left for left in self.lineage.values() if left is not None), default=0)
+
+    def along(self, timeline: int) -> Archive:
+        """Return the same archive along another timeline."""
+        return Archive(self.identity, follow=timeline)
+
+    def others(self) -> list[int]:
+        """Return the other timelines of which there is WAL, the newest first."""
+        found = {int(name[:8], 16) for name in self.names} & set(self.began)
+        return sorted(found - {self.timeline}, reverse=True)
 
     def spans(self) -> dict[int, tuple[int, int]]:
         """Return each timeline's first and last segment: where one was left, the newer one has the segment, too."""
@@ -125,7 +143,7 @@ class Archive:
         return int(segment[8:16], 16) * (0x100000000 // self.size) + int(segment[16:24], 16)
 
     def name(self, number: int) -> str:
-        """Return the name of a segment by its number, on the newest timeline that can have it."""
+        """Return the name of a segment by its number, on the last timeline that can have it."""
         timeline = max(timeline for timeline, (first, last) in self.spans().items() if first <= number)
         high, low = divmod(number, 0x100000000 // self.size)
         return f"{timeline:08X}{high:08X}{low:08X}"
@@ -133,6 +151,8 @@ class Archive:
     @property
     def last(self) -> int:
         """The newest segment's number."""
+        if not self.files:
+            raise Refused(f"the archive holds no WAL of timeline {self.timeline}", "see pgbackrest info")
         return max(self.files)
 
     def hole(self, first: int, last: int) -> int | None:
@@ -140,7 +160,7 @@ class Archive:
         return next((n for n in range(first, last + 1) if n not in self.files or n in self.double), None)
 
     def leads_here(self, backup: Backup) -> bool:
-        """Whether a backup ended before its timeline was left for the newest one."""
+        """Whether a backup ended before its timeline was left for the followed one."""
         left = self.lineage.get(int(backup.start_segment[:8], 16), -1)
         return left is None or backup.stop <= left
 

@@ -34,11 +34,11 @@ def slow(system: Deployment) -> Path:
     return system.directory / "pgbackrest" / "slow"
 
 
-def told_stage(system: Deployment) -> str:
+def told_stage(system: Deployment, remedy: str = "./control.sh restore TOKEN") -> str:
     """Return what status says of the restore, having checked that it says it is not well."""
     result = system.control("status")
     assert "\nRestore\n" in result.stdout, result.stdout
-    assert "./control.sh restore TOKEN" in result.stdout.replace("\n" + " " * 22, " ")
+    assert remedy in result.stdout.replace("\n" + " " * 22, " ")
     return result.stdout.split("\nRestore\n")[1].split("\nBackups\n")[0]
 
 
@@ -53,16 +53,21 @@ def does_not_start(system: Deployment) -> None:
 def test_killed_at_each_stage(system: Deployment, slow: Path, tmp_path: Path) -> None:
     """In a chain: each run is taken up from where the one before was killed, and the last one ends well."""
     hold = tmp_path / "hold"
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     path = spied_docker(
         tmp_path,
         f'*" stop pgbackrest_check "*) [[ ! -e {hold}-stop ]] || {{ echo held before stop; sleep 600; }} ;;',
         f'*"=plain up --detach ") [[ ! -e {hold}-start ]] || {{ echo held before start; sleep 600; }} ;;',
+        f'*" /pgbackrest/backup.sh full "*) [[ -e {hold}-other ]] || {{ touch {hold}-other; "$real" exec --detach '
+        f"{system.project}-pgbackrest_backup-1 /pgbackrest/backup.sh full; until "
+        f'"$real" top {system.project}-pgbackrest_backup-1 | grep -q slow/pgbackrest; do sleep 0.1; done; }} ;;',
     )
     server = system.sql("SELECT pg_postmaster_start_time()")
 
     # Planned: the database still runs, nothing has happened to it.
     (tmp_path / "hold-stop").touch()
-    run = Running(system, PATH=path)
+    run = Running(system, PATH=path, TMPDIR=str(temporary))
     run.wait_for_output("held before stop")
     run.kill()
     (tmp_path / "hold-stop").unlink()
@@ -71,14 +76,14 @@ def test_killed_at_each_stage(system: Deployment, slow: Path, tmp_path: Path) ->
     system.sql("INSERT INTO kept VALUES (2)")
 
     # While the services stop.
-    run = Running(system, PATH=path)
+    run = Running(system, PATH=path, TMPDIR=str(temporary))
     run.wait_until(lambda: not system.containers()["pgbackrest_check"]["State"]["Running"], "a service stops")
     run.kill()
     assert "stage planned" in told_stage(system)
 
     # While the data directory is cleared: half of it is gone.
     (slow / "wipe").touch()
-    run = Running(system, PATH=path)
+    run = Running(system, PATH=path, TMPDIR=str(temporary))
     run.wait_until(lambda: system.exec("pgbackrest", "test", "!", "-e", "/var/lib/postgresql/data/base").returncode == 0
                    and "clearing" in run.output, "half of the data is gone")  # fmt: skip
     run.kill()
@@ -90,7 +95,7 @@ def test_killed_at_each_stage(system: Deployment, slow: Path, tmp_path: Path) ->
 
     # While pgBackRest restores: half of the files are there. Once by SIGTERM, once by SIGKILL.
     (slow / "restore").touch()
-    run = Running(system, PATH=path)
+    run = Running(system, PATH=path, TMPDIR=str(temporary))
     run.wait_for_output("half restored")
     assert system.control("restore", TOKEN).returncode == 3
     run.process.send_signal(signal.SIGTERM)
@@ -98,7 +103,7 @@ def test_killed_at_each_stage(system: Deployment, slow: Path, tmp_path: Path) ->
     assert "the same command takes it up again" in run.output
     wait_for(lambda: not [name for name in names(system) if "-restore" in name], what="the restore's containers end")
     assert "stage restoring" in told_stage(system)
-    run = Running(system, PATH=path)
+    run = Running(system, PATH=path, TMPDIR=str(temporary))
     run.wait_for_output("half restored")
     run.kill()
     (slow / "restore").unlink()
@@ -107,39 +112,38 @@ def test_killed_at_each_stage(system: Deployment, slow: Path, tmp_path: Path) ->
 
     # In recovery. The files are complete, so the database may start, and goes on with recovery by itself.
     (slow / "archive-get").touch()
-    run = Running(system, PATH=path)
+    run = Running(system, PATH=path, TMPDIR=str(temporary))
     run.wait_for_output("starting the database")
     run.wait_until(lambda: system.exec("database", "pg_isready").stdout.strip().endswith("rejecting connections"),
                    "recovery")  # fmt: skip
     run.kill()
     assert "stage restored" in told_stage(system)
-    (slow / "archive-get").unlink()
 
     # Before the workers start.
     (tmp_path / "hold-start").touch()
-    run = Running(system, PATH=path)
+    run = Running(system, PATH=path, TMPDIR=str(temporary))
+    run.wait_for_output("the files were restored before")
+    (slow / "archive-get").unlink()
     run.wait_for_output("held before start")
-    assert "the files were restored before" in run.output
     run.kill()
     (tmp_path / "hold-start").unlink()
-    assert "stage restored" in told_stage(system)
+    assert "stage restored" in told_stage(system, "./control.sh backup full")
     assert not system.containers()["pgbackrest_backup"]["State"]["Running"]
 
-    # During the full backup, which nobody waits for any more: the next run has to.
+    # Recovery is over and people go on working: the same words are a new restore.
+    # Its full backup is held up by another one.
+    system.sql("INSERT INTO kept VALUES (3)")
     (slow / "backup").touch()
-    run = Running(system, PATH=path)
-    run.wait_for_output("backup.sh: full backup of the stanza")
-    run.kill()
-    assert "stage restored" in told_stage(system)
-
-    run = Running(system, PATH=path)
+    run = Running(system, PATH=path, TMPDIR=str(temporary))
+    run.wait_for_output("got to its end, but for its full backup: this is a new one")
     run.wait_for_output("the backup worker is taking a backup")
     (slow / "backup").unlink()
     assert run.end() == 0, run.output
     assert marker(system) is None
-    assert system.sql("SELECT string_agg(n::text, ' ' ORDER BY n) FROM kept") == "1 2"
+    assert system.sql("SELECT string_agg(n::text, ' ' ORDER BY n) FROM kept") == "1 2 3"
     assert system.sql("SELECT count(*), sum(n) FROM t") == "1000|500500"
-    assert system.sql("SELECT timeline_id FROM pg_control_checkpoint()") == "2"
+    assert system.sql("SELECT timeline_id FROM pg_control_checkpoint()") == "3"
+    assert not list(temporary.iterdir())
     assert not [name for name in names(system) if "-restore" in name]
     verify = system.exec("pgbackrest", "pgbackrest", "verify", "--output=text", "--verbose", "--log-level-console=off")
     assert "status: ok" in verify.stdout, verify.stdout

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -466,7 +468,7 @@ def test_a_running_worker_says_since_when(stack: System) -> None:
         wait_for(lambda: recorded(stack)["heartbeat"] != first["heartbeat"])
         assert recorded(stack)["since"] == first["since"]
         assert stack.run("python3", "-B", stack.scripts / "health.py", "worker", "backup").returncode == 1
-        (stack.state / "job.json").replace(stack.state / "backup.json")
+        shutil.copy(stack.state / "job.json", stack.state / "backup.json")
         judged = stack.run("python3", "-B", stack.scripts / "health.py", "worker", "backup")
         assert (judged.returncode, judged.stdout) == (0, "worker backup: ok\n")
         end(process, mark, within=2)
@@ -492,6 +494,7 @@ def test_a_run_that_ignores_the_signal_is_killed(stack: System) -> None:
 
 @pytest.mark.parametrize(("exit_code", "runs"), [(0, 1), (1, 2)])
 def test_a_restarted_worker_runs_only_if_the_last_run_failed(stack: System, exit_code: int, runs: int) -> None:
+    """Unless it is a check, or of another stanza: see below."""
     worker = (stack.scripts / "worker.sh", "job", job(stack, f"exit {exit_code}"))
     with stack.started(*worker) as (process, mark):
         wait_for(is_in(stack, "waiting", 1))
@@ -505,6 +508,49 @@ def test_a_restarted_worker_runs_only_if_the_last_run_failed(stack: System, exit
         end(process, mark, within=1)
     assert recorded(stack)["runs"] == runs
     assert (recorded(stack)["last"] == before["last"]) == (runs == 1)
+
+
+def test_a_restarted_check_is_due_at_once(stack: System) -> None:
+    """What was seen before the restart says nothing of what is there now."""
+    file = stack.state / "check.json"
+    file.unlink(missing_ok=True)
+    worker = (stack.scripts / "worker.sh", "check", job(stack, "true"))
+    for count in (1, 2):
+        with stack.started(*worker) as (process, mark):
+            ended = f'"state":"waiting",.*"runs":{count},'
+            wait_for(lambda words=ended: file.exists() and re.search(words, file.read_text()))  # type: ignore[misc]
+            end(process, mark, within=1)
+    assert json.loads(file.read_text())["runs"] == 2
+
+
+def test_a_run_for_another_stanza_does_not_count(stack: System) -> None:
+    worker = (stack.scripts / "worker.sh", "job", job(stack, "true"))
+    for stanza in ("one", "two"):
+        with stack.started(*worker, PGBACKREST_STANZA=stanza) as (process, mark):
+            wait_for(is_in(stack, "waiting", 1))
+            assert recorded(stack)["stanza"] == stanza
+            end(process, mark, within=1)
+
+
+def test_a_removed_record_makes_a_run_due_at_once(stack: System) -> None:
+    worker = (stack.scripts / "worker.sh", "job", job(stack, "true"))
+    with stack.started(*worker, IOP_HEARTBEAT="1") as (process, mark):
+        wait_for(is_in(stack, "waiting", 1))
+        (stack.state / "job.json").unlink()
+        wait_for(is_in(stack, "waiting", 2))
+        end(process, mark, within=1)
+
+
+def test_a_record_that_is_removed_during_a_run_makes_another_one_due(stack: System) -> None:
+    """It may have begun with what was there before."""
+    script = job(stack, f"while [[ -e {stack.state}/hold ]]; do read -t 0.1 <> <(:) || true; done")
+    (stack.state / "hold").touch()
+    with stack.started(stack.scripts / "worker.sh", "job", script, IOP_HEARTBEAT="1") as (process, mark):
+        wait_for(is_in(stack, "running", 0))
+        (stack.state / "job.json").unlink()
+        (stack.state / "hold").unlink()
+        wait_for(is_in(stack, "waiting", 2))
+        end(process, mark, within=1)
 
 
 def test_a_run_that_never_ended_is_repeated(stack: System) -> None:

@@ -203,6 +203,29 @@ def test_a_refused_recovery_is_planned_anew(past: Restoring) -> None:
     past.must("finish")
 
 
+def test_a_restore_whose_recovery_is_over_is_not_taken_up(past: Restoring) -> None:
+    """control.sh was killed at its full backup, and days later somebody gives the same words."""
+    words = ("time", past.commits[3].time)
+    past.must("plan", *words)
+    past.must("wipe")
+    past.must("restore", *words)
+    signal = past.system.data / "recovery.signal"
+    assert signal.exists()
+    assert past.must("plan", *words) == "recover\n"
+    assert past.recover() == [1, 2, 3]
+    assert not signal.exists()
+    past.system.sql("DELETE FROM t")
+    past.stop()
+    assert past.sh("restore", *words).returncode == 3
+    planned = past.sh("plan", *words)
+    assert (planned.returncode, planned.stdout) == (0, "wipe\n")
+    assert "got to its end, but for its full backup: this is a new one" in planned.stderr
+    past.must("wipe")
+    past.must("restore", *words)
+    assert past.recover() == [1, 2, 3]
+    past.must("finish")
+
+
 def test_a_lost_backup_set_is_planned_anew(past: Restoring) -> None:
     past.must("plan")
     past.must("wipe")

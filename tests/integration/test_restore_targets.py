@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -74,6 +75,8 @@ REFUSALS = [
     ("time:2026-01-15 21:30:00 Europe/Berlin", 2, "not a time with a numeric UTC offset"),
     ("time:2026-02-30 21:30:00+00", 2, "is not a time"),
     ("time:2199-01-01 00:00:00+00", 4, "lies in the future"),
+    ("time:2026-13-40 00:00:00+00", 2, "no calendar or clock has it"),
+    ("xid:0", 2, "no transaction has the number 0"),
     ("time:2020-01-01 00:00:00+00", 4, "the oldest recoverable moment is 20"),
     ("lsn:nowhere", 2, "is not an LSN"),
     ("lsn:0/10", 4, "lies before the end of the oldest backup"),
@@ -235,12 +238,79 @@ def test_timelines_that_were_left_are_not_mixed_in(past: Restoring) -> None:
     # The differential backup and rows 4 to 7 are of the timeline that was left.
     options = past.replan()
     assert options[:2] == [f"--set={past.labels[0]}", "--target-timeline=2"]
-    planned = past.sh("plan", "time", past.commits[5].time)
-    assert "what others hold after LSN" in planned.stderr
-    assert past.restore("time", past.commits[5].time) == [1, 2, 3]
-    assert past.restore() == [1, 2, 3]
+    assert past.restore() == [1, 2, 3, 100]
     past.stop()
     assert past.restore("set", past.labels[1]) == [1, 2, 3, 4, 5]
+
+
+def test_a_time_is_of_the_timeline_that_was_live_then(past: Restoring) -> None:
+    assert past.restore("time", past.commits[3].time) == [1, 2, 3]
+    past.commit(100)
+    past.commit(101)
+    planned = past.sh("plan", "time", past.commits[5].time)
+    assert "1, an older history: the newest is 2" in planned.stderr
+    assert past.restore("time", past.commits[5].time) == [1, 2, 3, 4, 5]  # timeline 3, from 1
+    past.commit(200)
+    assert past.restore("time", past.commits[100].time) == [1, 2, 3, 100]  # timeline 4, from 2
+    assert past.restore("time", past.commits[200].time) == [1, 2, 3, 4, 5, 200]
+    assert past.restore("time", past.commits[6].time) == [1, 2, 3, 4, 5, 6]
+    # No transaction ended later on that timeline.
+    assert past.restore("time", past.commits[7].time) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_history_that_was_archived_late_is_told_by_its_transactions(past: Restoring) -> None:
+    assert past.restore("time", past.commits[3].time) == [1, 2, 3]
+    past.commit(100)
+    past.commit(101)
+    past.stop()
+    history = next((past.system.repository / "archive" / "iop").rglob("00000002.history"))
+    os.utime(history, (time.time() + 3600, time.time() + 3600))
+    assert "--target-timeline=2" in past.replan("time", past.commits[100].time)
+    assert "--target-timeline=1" in past.replan("time", past.commits[6].time)
+
+
+def test_a_moment_at_which_a_timeline_began_is_in_doubt_and_that_is_said(past: Restoring) -> None:
+    assert past.restore("time", past.commits[3].time) == [1, 2, 3]
+    past.stop()
+    history = next((past.system.repository / "archive" / "iop").rglob("00000002.history"))
+    doubtful = time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime(history.stat().st_mtime - 1))
+    planned = past.sh("plan", "time", doubtful)
+    assert planned.returncode == 0, planned.stderr
+    assert "timeline 2 began within seconds of this moment; taken for one of timeline 1" in planned.stderr
+
+
+def test_other_targets_on_a_timeline_that_was_left_are_refused_with_the_way(past: Restoring) -> None:
+    assert past.restore("time", past.commits[3].time) == [1, 2, 3]
+    before = past.stage
+    for target, at in (("lsn:6", 6), ("xid:6", 6), ("name:six", 6)):
+        refused = past.sh("plan", *words_of(past, target))
+        assert refused.returncode == 4, target
+        assert "is on timeline 1 only, which the newest one, 2, left before that" in refused.stderr, refused.stderr
+        assert f'time "{past.commits[at].time}"' in refused.stderr, refused.stderr
+    assert past.stage == before
+    assert past.restore("xid", str(past.commits[2].xid)) == [1, 2]
+
+
+def test_a_set_needs_no_way_to_the_newest_timeline(past: Restoring) -> None:
+    full, differential = past.labels
+    assert past.restore("time", past.commits[6].time) == [1, 2, 3, 4, 5, 6]
+    past.stop()
+    history = next((past.system.repository / "archive" / "iop").rglob("00000002.history"))
+    history.write_bytes(b"1\t0/10\tleft before both backups\n")
+    refused = past.sh("plan")
+    assert refused.returncode == 4
+    assert (
+        f"no backup without damage leads to timeline 2\nNothing was touched.\nHINT: there are: set LABEL, of {full}"
+        in refused.stderr
+    )
+    assert past.restore("set", differential) == [1, 2, 3, 4, 5]
+
+
+def test_a_time_in_the_second_of_the_oldest_backups_end(past: Restoring) -> None:
+    stopped = past.system.backups()[0]["timestamp"]["stop"]
+    refused = past.sh("plan", "time", time.strftime("%Y-%m-%d %H:%M:%S.9+00", time.gmtime(stopped)))
+    assert refused.returncode == 4
+    assert "a backup's end is known to the second only" in refused.stderr
 
 
 @pytest.mark.parametrize("kind", ["none", "gz", "bz2", "lz4"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from scripts import SCRIPTS, load
 
-MODULES = ("restore", "targets", "server", "wal", "repository", "unarchived")
+MODULES = ("restore", "targets", "timelines", "server", "wal", "repository", "unarchived")
 
 
 repository, wal, targets = load("repository"), load("wal"), load("targets")
