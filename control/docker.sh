@@ -46,7 +46,7 @@ engine_answers() {
     timeout 20 docker version --format '{{.Server.Version}}' >/dev/null 2>&1
 }
 
-# The client and its Compose plugin. That an engine answers is not looked at: every docker command says when none does.
+# The client and its Compose plugin. Whether an engine answers is asked by ensure_engine.
 ensure_compose() {
     local version
     command -v docker >/dev/null || fail 69 "there is no docker program in PATH" \

@@ -16,7 +16,7 @@ operate_restore() {
     # Before anything else, and before Docker is asked anything. What was given is never repeated: it may be a password.
     # Not [[ ]]: an environment with BASHOPTS=nocasematch would make that blind to upper and lower case.
     local LC_ALL=C token project plan set label file answer told again="then run the same command again"
-    token=$(setting IOP_RESTORE_TOKEN I_UNDERSTAND_THIS_WILL_DELETE_DATABASE_DATA)
+    token=$(restore_token)
     [ "${1:-}" = "$token" ] ||
         fail 2 "the confirmation token is missing or wrong; nothing was touched" \
             "a restore deletes the present data: ./control.sh restore TOKEN [TARGET]; the documentation on restoring has the token"

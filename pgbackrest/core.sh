@@ -90,7 +90,10 @@ fit() { # what is wrong goes to stderr, what it does to file descriptor 3
     else
         say "the stanza is of PostgreSQL $version: upgrading it"
         pgbackrest stanza-upgrade --no-online
+        code=2
     fi
+    # What the backup worker has recorded is of another repository or cluster: without it, a backup is due at once.
+    ((code == 0)) || rm -f -- "${IOP_STATE_PATH:-/var/lib/iop-backup}/backup.json"
 }
 
 # Cheap, for it goes on for ever. Whether the repository still works is the check worker's business.

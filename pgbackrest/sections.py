@@ -18,7 +18,9 @@ from probes import STANZA, Problem, ask, query, said, stanza_in
 
 SERVICES = ("database", "pgbackrest", "pgbackrest_backup", "pgbackrest_check")
 STATE = Path(os.environ.get("IOP_STATE_PATH") or "/var/lib/iop-backup")
-MARKER = Path(os.environ.get("PGDATA", "/var/lib/postgresql/data") + ".restore")
+DATA = Path(os.environ.get("PGDATA", "/var/lib/postgresql/data"))
+MARKER = Path(f"{DATA}.restore")
+RESTORING = {"database_wipe", "pgbackrest_restore"}  # services
 ARCHIVER = """
 SELECT to_json(found) FROM (
     SELECT *, coalesce(last_commit <= archived_until, false) AS all_archived FROM (
@@ -101,6 +103,13 @@ def service(name: str, container: Mapping[str, Any]) -> Row:
 def backups(stanza: Mapping[str, Any]) -> Rows:
     """Say which are the last backups, and when the next one is due."""
     mine = present(stanza)
+    try:
+        state = json.loads((STATE / "backup.json").read_text())
+    except FileNotFoundError:
+        state = {"state": "absent", "last": None}
+    running = state["state"] == "running"
+    if not mine and not running:
+        yield Row("none", "no backup, and none is being taken: ./control.sh backup full", "bad")
     for label, kind in (("last full", "full"), ("last differential", "diff")):
         backup = max((entry for entry in mine if entry["type"] == kind), key=ended, default=None)
         if backup is None:
@@ -109,8 +118,7 @@ def backups(stanza: Mapping[str, Any]) -> Rows:
         sizes = f"database {size(backup['info']['size'])}, repository {size(backup['info']['repository']['delta'])}"
         mood, damage = ("bad", "; found damaged pages") if backup.get("error") else ("good", "")
         yield Row(label, f"{backup['label']}, {duration(time.time() - ended(backup))} ago{damage}\n{sizes}", mood)
-    state = json.loads((STATE / "backup.json").read_text())
-    if state["state"] == "running":
+    if running:
         yield Row("next", "is being taken now")
     elif state["last"]:
         due = seconds(state["last"]["started"]) + state["frequency"] - time.time()
@@ -130,7 +138,9 @@ def present(stanza: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def recovery(stanza: Mapping[str, Any], server: Mapping[str, Any] | Problem) -> Rows:
     """Say what can be recovered, and how archiving goes."""
     usable = [ended(entry) for entry in present(stanza) if not entry.get("error")]
-    yield Row("oldest moment", when(min(usable))) if usable else Row("oldest moment", "none: no backup yet", "note")
+    # Of whatever timeline: a restore to a time follows the one of then. A backup's end is known to the second only, so
+    # the next second is the first that a restore takes.
+    yield Row("oldest moment", when(min(usable) + 1)) if usable else Row("oldest moment", "none: no backup yet", "note")
     archives = [entry["max"] for entry in stanza["archive"] if entry["database"]["id"] == stanza["db"][-1]["id"]]
     newest = max(filter(None, archives), default=None)
     if isinstance(server, Problem):
@@ -213,8 +223,8 @@ def volume(name: str, path: str) -> Rows:
 
 def restore(containers: Iterable[Mapping[str, Any]]) -> Rows:
     """Say whether a restore is going on, or was left unfinished."""
-    alive = [entry for entry in containers if entry["oneoff"] == "True" and entry["state"]["Running"]]
-    steps = [entry["name"].strip("/") for entry in alive if "-restore" in entry["name"]]
+    alive = [entry for entry in containers if entry["service"] in RESTORING and entry["state"]["Running"]]
+    steps = [entry["name"].strip("/") for entry in alive]
     if not MARKER.exists():
         if steps:
             yield Row("running", f"in {', '.join(steps)}", "note")
@@ -229,16 +239,25 @@ def restore(containers: Iterable[Mapping[str, Any]]) -> Rows:
     again = f"./control.sh restore TOKEN{target and ' '}{target}"
     if marker["stage"] == "planned":
         yield Row("not carried out", f"{begun}; nothing was deleted; to carry it out: {again}", "note")
+    elif marker["stage"] == "restored" and (DATA / "PG_VERSION").exists() and not (DATA / "recovery.signal").exists():
+        missing = "restored, but the full backup after it is missing: ./control.sh backup full"
+        yield Row("no full backup", f"{begun}: {missing}", "bad")
     else:
         starts = "" if marker["stage"] == "restored" else "; the database does not start on it"
         yield Row("UNFINISHED", f"{begun}{starts}; to finish it: {again}", "bad")
 
 
-def drill(record: str) -> Rows:
-    """Say how the last drill ended."""
+def drill(record: str, compose_file: str = "") -> Rows:
+    """Say how the last drill ended; one of another compose.yaml than that with this checksum proves nothing here."""
     if not record.strip():
         yield Row("never", "backups are not reliable until a restore was tested: ./control.sh drill", "note")
         return
     report = json.loads(record)
+    # A drill without containers has none.
+    drilled = {scenario.get("configuration", {}).get("compose.yaml") for scenario in report.get("scenarios", [])}
+    if compose_file and drilled - {None, compose_file}:
+        text = f"{report['verdict']} {when(seconds(report['finished']))}, but with another compose.yaml"
+        yield Row("of another system", f"{text}: ./control.sh drill", "note")
+        return
     mood = "good" if report["verdict"] == "passed" else "bad"
     yield Row(report["verdict"], when(seconds(report["finished"])), mood)

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""status.py [--colour]: one screen on the whole system, for control.sh status. Changes nothing; standard library only.
+"""status.py [--colour] [--present] [--compose=SHA256]: one screen on the whole system. Standard library only.
+
+For control.sh status; it changes nothing. With --present the exit code is of what is there now, whatever the last drill
+had to say. A drill of a compose.yaml with another checksum is not of this system.
 
 Standard input: one line of JSON per container, as control.sh takes it from docker inspect; an empty line; then the
 record of the last drill, if there is one. All else is asked here, each question with a time limit, so that a part that
@@ -8,6 +11,7 @@ does not answer is named and hides no other. Exit code 0: all is healthy; else 1
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -15,6 +19,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -74,7 +79,7 @@ def attempt(question: Callable[[], Any]) -> Any:
         return problem
 
 
-def gather(containers: list[dict[str, Any]], record: str) -> dict[str, list[Row]]:
+def gather(containers: list[dict[str, Any]], record: str, compose_file: str = "") -> dict[str, list[Row]]:
     """Ask everything at the same time; return the sections of the screen."""
     with ThreadPoolExecutor(len(VOLUMES) + 2) as pool:
         repository, server = pool.submit(attempt, ask_repository), pool.submit(attempt, ask_server)
@@ -87,7 +92,7 @@ def gather(containers: list[dict[str, Any]], record: str) -> dict[str, list[Row]
         "Can be recovered": section(lambda: recovery(need(info), archiver)),
         "Last check": section(checks),
         "Volumes": [row for rows in volumes for row in rows],
-        "Last drill": section(lambda: drill(record)),
+        "Last drill": section(lambda: drill(record, compose_file)),
     }
     return {title: rows for title, rows in sections.items() if rows}
 
@@ -112,12 +117,21 @@ def render(sections: Mapping[str, list[Row]], *, colour: bool) -> str:
 
 def main() -> int:
     """Return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--colour", action="store_true")
+    parser.add_argument("--present", action="store_true")
+    parser.add_argument("--compose", default="", metavar="SHA256")
+    arguments = parser.parse_args()
     os.environ.setdefault("IOP_PROBE_TIMEOUT", "5")  # someone is waiting
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     described, _, record = sys.stdin.read().partition("\n\n")
-    sections = gather([json.loads(line) for line in described.splitlines() if line], record)
-    sys.stdout.write(render(sections, colour="--colour" in sys.argv[1:]))
+    sections = gather([json.loads(line) for line in described.splitlines() if line], record, arguments.compose)
+    if arguments.present:
+        sections["Last drill"] = [
+            replace(row, mood="note") if row.mood == "bad" else row for row in sections["Last drill"]
+        ]
+    sys.stdout.write(render(sections, colour=arguments.colour))
     return 1 if any(row.mood == "bad" for rows in sections.values() for row in rows) else 0
 
 

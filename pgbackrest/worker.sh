@@ -2,9 +2,11 @@
 # worker.sh NAME SCRIPT [ARG…]: runs SCRIPT every PGBACKREST_FREQUENCY seconds (default 3600) until SIGTERM or SIGINT.
 #
 # A run is due PGBACKREST_FREQUENCY seconds after the start of the last one, also across restarts of the worker. On its
-# start it is due at once if no run is recorded, or if the last one failed or never ended. A failing run does not end
-# the loop. A stop is answered within a second; a run in progress gets SIGTERM, and SIGKILL after IOP_STOP_TIMEOUT
-# seconds (default 8: Docker allows a container 10). Exit codes: 0 stopped on request, 2 a wrong setting.
+# start it is due at once if no run for this stanza is recorded, or if the last one failed or never ended. A check is due
+# at every start: what was seen before says nothing of what is there now. Whoever removes the record makes a run due at
+# once, which core.sh does when the repository has no backup. A failing run does not end the loop. A stop is answered
+# within a second; a run in progress gets SIGTERM, and SIGKILL after IOP_STOP_TIMEOUT seconds (default 8: Docker allows a
+# container 10). Exit codes: 0 stopped on request, 2 a wrong setting.
 #
 # $IOP_STATE_PATH/NAME.json (default /var/lib/iop-backup) says what the worker does since when, and how its last run
 # ended. It is replaced as a whole, at every change and every IOP_HEARTBEAT seconds (default 10): an old heartbeat means
@@ -40,14 +42,21 @@ log() { # MESSAGE
 # Replaces the state file, as a whole. A state volume that is full or gone does not end the loop.
 record() { # STATE: waiting, running or stopped
     local at text
+    # Removed by somebody, unless it is the volume that fails: what was recorded does not hold any more.
+    if [[ -n $written && ! -e $file ]]; then
+        last=null removed=yes
+    fi
     look_at_clock
     beat=$now
     utc at "$now"
     if [[ $1 != "$state" ]]; then state=$1 since=$at; fi
-    printf -v text '{"version":1,"worker":"%s","pid":%d,"heartbeat":"%s","state":"%s","since":"%s",' \
-        "$name" "$$" "$at" "$state" "$since"
+    printf -v text '{"version":1,"worker":"%s","stanza":"%s","pid":%d,"heartbeat":"%s","state":"%s","since":"%s",' \
+        "$name" "$stanza" "$$" "$at" "$state" "$since"
     printf -v text '%s"frequency":%d,"runs":%d,"last":%s}' "$text" "$frequency" "$runs" "$last"
-    if ! { printf '%s\n' "$text" >"$file.new" && mv -f -- "$file.new" "$file"; }; then
+    if printf '%s\n' "$text" >"$file.new" && mv -f -- "$file.new" "$file"; then
+        written=yes
+    else
+        written=
         log "cannot write $file: is the volume full or gone?" >&2
     fi
 }
@@ -64,9 +73,10 @@ recall() {
     pattern='"state":"([a-z]+)","since":"[^"]+","frequency":[0-9]+,"runs":([0-9]+),"last":'
     pattern+='(\{"started":"([^"]+)","finished":"[^"]+","exit_code":([0-9]+),"seconds":[0-9.]+\})\}$'
     if [[ -r $file ]]; then text=$(<"$file"); fi
-    [[ $text =~ $pattern ]] || return 0
+    [[ $text == *"\"stanza\":\"$stanza\","* && $text =~ $pattern ]] || return 0
     runs=${BASH_REMATCH[2]} last=${BASH_REMATCH[3]} started=${BASH_REMATCH[4]}
-    if [[ ${BASH_REMATCH[1]} != running && ${BASH_REMATCH[5]} == 0 ]] && started=$(date --date="$started" +%s); then
+    [[ $name != check && ${BASH_REMATCH[1]} != running && ${BASH_REMATCH[5]} == 0 ]] || return 0
+    if started=$(date --date="$started" +%s); then
         due=$(((started + frequency) * 1000000))
     fi
 }
@@ -124,6 +134,7 @@ wait_until_due() {
     local rest until_beat
     while ((!stopping)); do
         keep_heartbeat
+        if [[ -n $removed ]]; then due=0 removed=; fi
         rest=$((due - now)) until_beat=$((beat + heartbeat * 1000000 - now))
         if ((rest <= 0)); then return; fi
         # A clock that was set back must not put the next run off by more than one period.
@@ -143,12 +154,13 @@ frequency=$(seconds PGBACKREST_FREQUENCY 3600)
 heartbeat=$(seconds IOP_HEARTBEAT 10)
 stop_timeout=$(seconds IOP_STOP_TIMEOUT 8)
 unset PGBACKREST_FREQUENCY # pgBackRest takes every PGBACKREST_* variable for an option and warns of those it lacks
+stanza=${PGBACKREST_STANZA:-iop}
 directory=${IOP_STATE_PATH:-/var/lib/iop-backup}
 file=$directory/$name.json
 { mkdir -p -- "$directory" && [[ -w $directory ]]; } ||
     fail "the state directory $directory is not writable for $(id -un)" "set IOP_STATE_PATH, or mount a volume there"
 
-stopping=0 runs=0 last=null due=0 state='' since=''
+stopping=0 runs=0 last=null due=0 state='' since='' written='' removed=''
 exec {wake}<> <(:)
 trap 'stopping=1; printf "\n" >&"$wake"' TERM INT
 recall

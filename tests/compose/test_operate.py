@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deployment import Deployment, running, wait_for
+from deployment import Deployment, deployment, running, wait_for
 
 CONFIRMATION = "I_UNDERSTAND_THIS_WILL_DELETE_ALL_BACKUPS"
 PASSWORD = "secrets/database_password"
@@ -51,19 +52,119 @@ class TestUp:
         assert identity(system) == before
         assert (system.directory / PASSWORD).read_text() == password
 
-    def test_scripts_that_containers_cannot_read_are_named(self, system: Deployment) -> None:
+    @pytest.mark.parametrize("mode", [0o700, 0o644, 0o600])
+    def test_scripts_that_containers_cannot_read_are_named_and_the_hint_helps(
+        self, system: Deployment, mode: int
+    ) -> None:
         script = system.directory / "pgbackrest" / "worker.sh"
-        for mode, seen in ((0o700, "worker.sh"), (0o644, "worker.sh")):
-            script.chmod(mode)
-            result = system.control("up")
-            assert (result.returncode, seen in result.stderr, "HINT: chmod" in result.stderr) == (4, True, True)
-        script.chmod(0o755)
+        script.chmod(mode)
+        result = system.control("up")
+        assert (result.returncode, "worker.sh" in result.stderr) == (4, True)
+        hint = result.stderr.rpartition("HINT: ")[2]
+        system.must("bash", "-c", hint)
+        assert stat.S_IMODE(script.stat().st_mode) & 0o555 == 0o555
 
     def test_an_empty_password_is_refused(self, system: Deployment, tmp_path: Path) -> None:
         (tmp_path / "empty").touch()
         result = system.control("up", DATABASE_PASSWORD_FILE=str(tmp_path / "empty"))
         assert result.returncode == 4
         assert "password is empty" in result.stderr
+
+    @pytest.mark.parametrize("file", ["/proc/nonexistent/password", "/dev/null/password"])
+    def test_a_password_that_cannot_be_written_is_one_message(self, system: Deployment, file: str) -> None:
+        result = system.control("up", DATABASE_PASSWORD_FILE=file)
+        assert result.returncode == 4
+        lines = result.stderr.splitlines()
+        assert [line.split(": ")[1] for line in lines] == ["ERROR", "HINT"], result.stderr
+        assert f"cannot be written: {file}" in lines[0]
+
+    def test_a_password_is_never_written_where_all_could_read_it(self, system: Deployment, tmp_path: Path) -> None:
+        file = tmp_path / "password"
+        tmp_path.chmod(0o755)
+        result = system.control("up", DATABASE_PASSWORD_FILE=str(file))
+        assert (result.returncode, list(tmp_path.iterdir())) == (4, [])
+        assert f"HINT: chmod 700 '{tmp_path}'" in result.stderr
+
+    @pytest.mark.parametrize("token", ["$$x", r'"a\"b"', "a  b", "'é'", "${HOME}"])
+    def test_a_token_that_compose_reads_otherwise_is_refused(self, system: Deployment, token: str) -> None:
+        system.configure({"IOP_RESTORE_TOKEN": token})
+        try:
+            results = [system.control("up"), system.control("restore", token)]
+        finally:
+            del system.settings["IOP_RESTORE_TOKEN"]
+            system.configure({})
+        assert results[0].returncode == 4
+        assert "IOP_RESTORE_TOKEN has characters" in results[0].stderr
+        assert results[1].returncode in {2, 4}  # 2: it is not the word that is in .env, without the quotes
+        assert token not in results[0].stderr + results[1].stderr
+
+    def test_while_a_restore_runs_it_says_so(self, system: Deployment) -> None:
+        name = f"{system.project}-step"
+        step = ("docker", "compose", "run", "--detach", "--no-deps", "--name", name, "--entrypoint")
+        system.must(*step, "sleep", "database_wipe", "300")
+        try:
+            result = system.control("up")
+        finally:
+            system.must("docker", "rm", "--force", name)
+        assert result.returncode == 3
+        assert f"a restore is running: container {name}" in result.stderr
+
+    def test_without_an_engine_there_is_one_message(self, system: Deployment) -> None:
+        for command in ("up", "down", "status", "backup", "info", "logs", "psql"):
+            result = system.control(command, DOCKER_HOST="unix:///nope")
+            assert (result.returncode, result.stdout) == (69, ""), command
+            assert [line.split(": ")[1] for line in result.stderr.splitlines()] == ["ERROR", "HINT"], result.stderr
+
+    def test_composes_own_error_is_the_last_before_the_verdict(self, system: Deployment) -> None:
+        result = system.control("up", PGBACKREST_MEMORY_LIMIT="3m")
+        assert result.returncode == 1
+        assert "Minimum memory limit" in result.stderr.splitlines()[-3]
+        assert system.control("up").returncode == 0
+
+
+class TestFirstScreen:
+    """What ``up`` shows is what is there now, not what was recorded before."""
+
+    def test_all_is_green_at_the_first_start(self) -> None:
+        with deployment() as it:
+            result = it.control("up")
+            assert result.returncode == 0, result.stdout + result.stderr
+            assert "WARNING" not in result.stdout + result.stderr
+            assert re.search(r"last full +\d{8}-\d{6}F, ", result.stdout), result.stdout
+            said = [line for line in result.stderr.splitlines() if line.endswith("Healthy")]
+            assert len(said) == len(set(said)) == len(SERVICES)
+
+    def test_a_new_repository_gets_a_backup_at_once(self, system: Deployment) -> None:
+        system.must("docker", "compose", "down")
+        system.must("docker", "volume", "rm", f"{system.project}_pg_backrest_repo")
+        result = system.control("up")
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "WARNING: the repository does not know the stanza iop" in result.stderr
+        (backup,) = system.backups()
+        assert backup["label"] in result.stdout
+
+    def test_another_stanza_gets_a_backup_at_once(self, system: Deployment) -> None:
+        system.configure({"PGBACKREST_STANZA": "another"})
+        try:
+            result = system.control("up")
+            assert result.returncode == 0, result.stdout + result.stderr
+            (backup,) = system.backups()
+            assert backup["label"] in result.stdout
+        finally:
+            system.configure({"PGBACKREST_STANZA": "iop"})
+            assert system.control("up").returncode == 0
+
+    def test_a_setting_that_breaks_pgbackrest_is_seen_at_once(self, system: Deployment) -> None:
+        """The backup worker has nothing to do, and the last check before the start was good."""
+        system.configure({"PGBACKREST_PROCESS_MAX": "x", "IOP_ARCHIVE_CHECK_TIMEOUT": "5"})
+        try:
+            result = system.control("up")
+        finally:
+            system.configure({"PGBACKREST_PROCESS_MAX": "2"})
+        assert result.returncode == 1
+        assert "NOT HEALTHY" in result.stdout
+        assert "'x' is not valid for" in result.stdout
+        assert system.control("up").returncode == 0
 
 
 class TestStatus:
@@ -113,6 +214,15 @@ class TestStatus:
             result = system.control("status")
             assert result.returncode == code
             assert re.search(seen, result.stdout), result.stdout
+        report.write_text(json.dumps({"verdict": "failed", "finished": "2026-01-15T21:30:00+00:00"}))
+        assert system.control("up").returncode == 0  # it judges what it has started
+        theirs = {"verdict": "failed", "finished": "2026-01-15T21:30:00+00:00"}
+        report.write_text(json.dumps({**theirs, "scenarios": [{"configuration": {"compose.yaml": "0" * 64}}]}))
+        result = system.control("status")
+        assert (result.returncode, "of another system" in result.stdout) == (0, True), result.stdout
+        ours = hashlib.sha256((system.directory / "compose.yaml").read_bytes()).hexdigest()
+        report.write_text(json.dumps({**theirs, "scenarios": [{"configuration": {"compose.yaml": ours}}]}))
+        assert system.control("status").returncode == 1
         shutil.rmtree(system.directory / "reports")
 
     def test_a_stopped_service_is_named(self, system: Deployment) -> None:
@@ -158,6 +268,27 @@ class TestCommands:
             assert newest["type"] == kind
             assert f"backup {newest['label']} is complete" in result.stdout
             assert newest["label"] in system.control("status").stdout
+
+    def test_a_full_backup_ends_a_restore_that_lacked_only_that(self, system: Deployment) -> None:
+        marker, signal = "/var/lib/postgresql/data.restore", "/var/lib/postgresql/data/recovery.signal"
+        text = '{"version": 1, "stage": "restored", "target": [], "options": [], "started": "2026-01-15T21:31:00Z", '
+        text += '"workflow": true}'
+        assert system.exec("pgbackrest", "bash", "-c", f"touch {signal} && echo '{text}' >{marker}").returncode == 0
+        try:
+            assert system.control("backup", "full").returncode == 0
+            assert system.exec("pgbackrest", "test", "-e", marker).returncode == 0  # not before recovery has ended
+            assert system.exec("pgbackrest", "rm", signal).returncode == 0
+            result = system.control("status")
+            assert result.returncode == 1
+            assert "the full backup after it is missing" in " ".join(result.stdout.split())
+            assert system.control("backup", "diff").returncode == 0
+            assert system.exec("pgbackrest", "test", "-e", marker).returncode == 0
+            result = system.control("backup", "full")
+            assert (result.returncode, "the restore is finished" in result.stderr) == (0, True), result.stderr
+            assert system.exec("pgbackrest", "test", "-e", marker).returncode == 1
+            assert system.control("status").returncode == 0
+        finally:
+            system.exec("pgbackrest", "rm", "--force", marker, signal)
 
     def test_wrong_arguments(self, system: Deployment) -> None:
         before = len(system.backups())

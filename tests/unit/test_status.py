@@ -122,6 +122,19 @@ class TestBackups:
         row = next(sections.backups(stanza(backup("A", "full", 9000, error=True))))
         assert (row.mood, "found damaged pages" in row.text) == ("bad", True)
 
+    @pytest.mark.parametrize("text", [None, '{"state": "waiting", "last": null}', '{"state": "stopped", "last": null}'])
+    def test_none_and_none_is_being_taken(self, state: Path, text: str | None) -> None:
+        """Whatever the worker has recorded: it may be of another repository."""
+        if text is None:
+            (state / "backup.json").unlink()
+        else:
+            (state / "backup.json").write_text(text)
+        rows = told(sections.backups(stanza(backup("OTHER", "full", 1, cluster=2))))
+        assert rows[0] == ("none", "no backup, and none is being taken: ./control.sh backup full", "bad")
+
+    def test_a_recorded_run_is_no_backup(self) -> None:
+        assert next(sections.backups(stanza())).mood == "bad"
+
     def test_none_yet(self, state: Path) -> None:
         (state / "backup.json").write_text('{"state": "running", "last": null}')
         assert told(sections.backups(stanza())) == [
@@ -135,7 +148,7 @@ class TestRecovery:
     def test_the_newest_moment_is_that_of_the_archived_wal(self) -> None:
         rows = told(sections.recovery(stanza(backup("A", "full", 7200), backup("B", "diff", 60)), archiver()))
         assert [row[0] for row in rows] == ["oldest moment", "newest moment", "WAL archived last"]
-        assert rows[0][1].endswith("UTC, 2 h ago")
+        assert rows[0][1] == sections.when(NOW - 7200 + 1)  # that of the backup's end is refused
         assert rows[1][1].endswith("UTC, 7 s ago")
         assert rows[2][1].startswith("000000010000000000000003, ")
         assert rows[2][1].endswith("waiting segments: 0")
@@ -164,6 +177,7 @@ class TestRestore:
     @pytest.fixture(autouse=True)
     def marker(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(sections, "MARKER", tmp_path / "data.restore")
+        monkeypatch.setattr(sections, "DATA", tmp_path / "data")
         return tmp_path / "data.restore"
 
     @pytest.mark.parametrize(
@@ -186,12 +200,25 @@ class TestRestore:
         assert "./control.sh restore TOKEN time '2026-01-15 21:30:00'" in row.text
         assert ("does not start" in row.text) is (stage in {"wiping", "wiped", "restoring", "failed"})
 
-    def test_one_that_runs_is_not_to_be_run_again(self, marker: Path) -> None:
+    @pytest.mark.parametrize("name", ["p-restore-wipe", "p-database_wipe-run-0a1b"])
+    def test_one_that_runs_is_not_to_be_run_again(self, marker: Path, name: str) -> None:
         marker.write_text(json.dumps({"stage": "wiping", "target": [], "started": "2026-01-15T21:31:00Z"}))
-        (row,) = sections.restore([{**container("database_wipe", oneoff="True"), "name": "/p-restore-wipe"}])
+        (row,) = sections.restore([{**container("database_wipe", oneoff="True"), "name": f"/{name}"}])
         assert row.label == "running"
-        assert "in p-restore-wipe" in row.text
+        assert f"in {name}" in row.text
         assert "TOKEN" not in row.text
+
+    def test_one_that_lacks_only_the_backup_asks_for_that(self, marker: Path) -> None:
+        data = marker.with_suffix("")
+        data.mkdir()
+        (data / "PG_VERSION").touch()
+        (data / "recovery.signal").touch()
+        marker.write_text(json.dumps({"stage": "restored", "target": [], "started": "2026-01-15T21:31:00Z"}))
+        assert [row.label for row in sections.restore([])] == ["UNFINISHED"]
+        (data / "recovery.signal").unlink()
+        (row,) = sections.restore([])
+        assert (row.label, row.mood) == ("no full backup", "bad")
+        assert row.text.endswith("the full backup after it is missing: ./control.sh backup full")
 
     def test_an_unreadable_marker_is_bad(self, marker: Path) -> None:
         marker.write_text("{")
@@ -213,6 +240,22 @@ class TestDrill:
     def test_each_verdict(self, record: str, label: str, mood: str) -> None:
         (row,) = status.section(lambda: sections.drill(record))
         assert (row.label, row.mood) == (label, mood)
+
+    @pytest.mark.parametrize(
+        ("configuration", "label"),
+        [
+            ([{"compose.yaml": "ours"}], "failed"),
+            ([{"backup.sh": "x"}], "failed"),  # a local one
+            ([{"compose.yaml": "theirs"}], "of another system"),
+            ([{"compose.yaml": "ours"}, {"compose.yaml": "theirs"}], "of another system"),
+        ],
+    )
+    def test_only_one_of_this_compose_file_counts(self, configuration: list[dict[str, str]], label: str) -> None:
+        scenarios = [{"configuration": entry} for entry in configuration]
+        report = {"verdict": "failed", "finished": "2026-01-15T21:30:00+00:00", "scenarios": scenarios}
+        (row,) = sections.drill(json.dumps(report), "ours")
+        assert (row.label, row.mood) == (label, "bad" if label == "failed" else "note")
+        assert ("./control.sh drill" in row.text) is (label != "failed")
 
 
 ROWS = {"Services": [Row("database", "x" * 100, "bad"), Row("pgbackrest", "two\nlines", "good")]}
