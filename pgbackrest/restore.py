@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -28,6 +29,8 @@ from unarchived import keep_unarchived, links, unarchived
 DATA = Path(os.environ.get("PGDATA", ""))
 MARKER = Path(f"{DATA}.restore")
 IN_USE = 3
+LOCK_PATIENCE = 5
+"""Seconds: core.sh holds the lock for a moment, whenever it sees that a data directory has come."""
 HALF = {"wiping", "wiped", "restoring", "failed"}
 """Stages in which the data directory is not to be used."""
 
@@ -105,10 +108,16 @@ def say(text: str) -> None:
 def take_lock() -> int:
     """Return the lock, held; raise Refused while a server or another restore works on the data directory."""
     lock = os.open(f"{DATA}.lock", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise Refused(f"{DATA} is in use", "stop the database, or wait for the other restore", IN_USE) from error
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() > deadline or ask("pg_isready", "--quiet").returncode in {0, 1}:
+                message = f"{DATA} is in use"
+                raise Refused(message, "stop the database, or wait for the other restore", IN_USE) from error
+            time.sleep(0.1)  # nothing tells of the lock's end
     # A server that was started in some other way holds no lock, but answers: 2 is no answer.
     if ask("pg_isready", "--quiet").returncode != 2:
         where = os.environ.get("PGHOST", "the default socket")

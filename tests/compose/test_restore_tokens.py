@@ -117,7 +117,7 @@ def test_options_of_the_shell_do_not_soften_the_comparison(control: Control, she
         ("", {"IOP_RESTORE_TOKEN": ""}, TOKEN),
         ("IOP_RESTORE_TOKEN=", {}, TOKEN),
         ("IOP_RESTORE_TOKEN=from-file", {}, "from-file"),
-        ("IOP_RESTORE_TOKEN=first\nexport IOP_RESTORE_TOKEN='the last # one' # comment", {}, "the last # one"),
+        ("IOP_RESTORE_TOKEN=first\nexport IOP_RESTORE_TOKEN='the last one' # comment", {}, "the last one"),
         ('IOP_RESTORE_TOKEN = "with spaces"', {}, "with spaces"),
         ("IOP_RESTORE_TOKEN=bare # comment", {}, "bare"),
         ("#IOP_RESTORE_TOKEN=commented\nX_IOP_RESTORE_TOKEN=other", {}, TOKEN),

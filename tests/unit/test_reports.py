@@ -12,7 +12,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_iopbackup.errors import MachineError
@@ -128,7 +128,7 @@ st.register_type_strategy(float, st.floats(min_value=0, allow_infinity=False))
 
 
 @given(st.from_type(RunRecord))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow])
 def test_a_record_comes_back_from_json_as_it_was(record: RunRecord) -> None:
     assert from_json(to_json(record), RunRecord) == record
 
