@@ -100,6 +100,7 @@ start_engine() {
     local -a sudo=() # not as_root: dockerd has to be this process's own child, to be told of its end
     ((EUID == 0)) || sudo=(sudo)
     engine=$(mktemp --directory "${TMPDIR:-/var/tmp}/iop-engine.XXXXXX")
+    chmod 711 "$engine" # whoever is in the group may reach the socket
     say "no Docker engine answers: starting one for this run, in $engine"
     trap stop_engine EXIT
     exec {engine_lock}>"$engine/lock" # says that the directory is in use; dockerd inherits it

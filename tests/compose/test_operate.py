@@ -338,7 +338,7 @@ class TestCommands:
             assert "not found" not in result.stderr
 
     def test_an_ordinary_user_who_may_use_docker(self, system: Deployment) -> None:
-        socket = Path("/var/run/docker.sock").stat()
+        socket = Path(os.environ.get("DOCKER_HOST", "/var/run/docker.sock").removeprefix("unix://")).stat()
         system.directory.chmod(0o755)
         user = ["setpriv", "--reuid=65534", "--regid=65534", f"--groups={socket.st_gid}"]
         for command in ("up", "status", "check"):
