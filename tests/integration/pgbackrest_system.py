@@ -156,6 +156,15 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+def runs(mark: str, words: bytes) -> bool:
+    """Tell whether one of those has this in its command line; words are parted by NUL there."""
+    for pid in marked(mark):
+        with suppress(OSError):  # it may have ended meanwhile
+            if words in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return True
+    return False
+
+
 @contextmanager
 def system(*options: str) -> Iterator[System]:
     """Bring a server, made with these options of initdb, and an empty repository up; take all away at the end."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pgbackrest_system import System, marked, system, wait_for
+from pgbackrest_system import System, marked, runs, system, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -95,7 +95,7 @@ def test_a_second_backup_is_refused_at_once(stack: System) -> None:
 def test_the_lock_outlives_a_killed_script(stack: System) -> None:
     path = stack.program("pgbackrest", '[[ $* == *backup* ]] && exec sleep 600\nexec "$real" "$@"')
     with stack.started(stack.scripts / "backup.sh", PATH=path) as (process, mark):
-        wait_for(lambda: any(b"600" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in marked(mark)))
+        wait_for(lambda: runs(mark, b"600"))
         process.kill()
         process.wait(5)
         assert stack.run(stack.scripts / "backup.sh").returncode == 3
@@ -352,7 +352,7 @@ def test_a_hanging_psql_is_cut_off(stack: System) -> None:
     assert code == 3
     assert statuses(checks) == all_but(postgresql="unknown", wal_archiving="unknown", configuration="unknown")
     assert "no answer from psql" in checks["postgresql"]["seen"]
-    assert not [pid for pid in marked(stack.mark) if b"\x00730" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert not runs(stack.mark, b"\x00730")
 
 
 def test_a_hanging_pgbackrest_check_is_cut_off_and_hides_nothing(stack: System) -> None:
@@ -362,7 +362,7 @@ def test_a_hanging_pgbackrest_check_is_cut_off_and_hides_nothing(stack: System) 
     assert time.monotonic() - started < 4
     assert code == 3
     assert statuses(checks) == all_but(wal_archiving="unknown")
-    assert not [pid for pid in marked(stack.mark) if b"\x00730" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert not runs(stack.mark, b"\x00730")
 
 
 def test_a_frozen_server_is_critical(stack: System) -> None:
@@ -572,7 +572,7 @@ def test_a_stopped_check_leaves_no_probe_behind(stack: System) -> None:
     job(stack, "")
     path = stack.program("pgbackrest", '[[ $* == *check* ]] && sleep 600\nexec "$real" "$@"')
     with stack.started(stack.scripts / "worker.sh", "job", stack.scripts / "check.sh", PATH=path) as (process, mark):
-        wait_for(lambda: any(b"600" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in marked(mark)))
+        wait_for(lambda: runs(mark, b"600"))
         end(process, mark, within=2)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pgbackrest_system import marked, wait_for
+from pgbackrest_system import runs, wait_for
 from restore_system import TOKEN, Restoring, history, inventory
 
 pytestmark = pytest.mark.integration
@@ -262,7 +262,7 @@ def test_a_killed_restore_is_taken_up(past: Restoring, action: str, program: str
         process,
         mark,
     ):
-        wait_for(lambda: any(b"sleep\x00600" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in marked(mark)))
+        wait_for(lambda: runs(mark, b"sleep\x00600"))
         process.kill()
         process.wait(5)
         # What it has started holds the lock still: nobody gets in between.
@@ -305,7 +305,7 @@ def test_sigterm_reaches_pgbackrest(past: Restoring) -> None:
         "pgbackrest", '[[ $1 != restore ]] || { trap "exit 63" TERM; sleep 600 & wait; }\nexec "$real" "$@"'
     )
     with past.system.started(past.system.scripts / "restore.sh", "restore", TOKEN, PATH=path) as (process, mark):
-        wait_for(lambda: any(b"sleep\x00600" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in marked(mark)))
+        wait_for(lambda: runs(mark, b"sleep\x00600"))
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(5) == 63
     assert past.stage == "restoring"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import json
 import subprocess
 import sys
@@ -11,26 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-SCRIPTS = Path(__file__).parents[2] / "pgbackrest"
-
-
-def load(name: str) -> ModuleType:
-    """Import a script's module as Python does for a script, and leave no bytecode in the deployed directory."""
-    sys.path.insert(0, str(SCRIPTS))
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.dont_write_bytecode = written
-        sys.path.remove(str(SCRIPTS))
-
+from scripts import SCRIPTS, load
 
 probes, checks, health = load("probes"), load("checks"), load("health")
 Problem = probes.Problem

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from pytest_iopbackup.cluster import pgbackrest, schedule
-from pytest_iopbackup.errors import DeadlineError
+from pytest_iopbackup.errors import DeadlineError, IopError, UsageError
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.record import BackupFacts, ScheduleFacts
 from pytest_iopbackup.stack.base import Stack
@@ -59,7 +59,7 @@ def watched(
     monkeypatch.setattr(pgbackrest, "info", info)
     monkeypatch.setattr(schedule, "_PAUSE", 0.001)
     return schedule.watch(
-        cast("Stack", None), full=2, diff=4, variables=variables, limits=Limits(backup=0), progress=lambda *_: None
+        cast("Stack", None), full=2, diff=4, variables=variables, limits=Limits(command=0), progress=lambda *_: None
     )
 
 
@@ -97,12 +97,12 @@ def test_the_order_is_judged(backups: list[BackupFacts], words: list[str]) -> No
     [
         (["F36"], ["only 1 full backups are kept, fewer than 2"]),
         (["F0", "F12", "F24", "F36"], ["4 full backups are kept, more than 2"]),
-        (["F0", "F24", "F36"], ["of the full backups not the newest are kept, but F0, F24, F36"]),
+        (["F0", "F36"], ["of the full backups not the newest are kept, but F0, F36"]),
         (["D18", "F24", "F36"], ["D18 is kept, but F12 is gone, which it builds on"]),
         (["F24", "F36"], []),
-        (["F12", "D15", "D18", "F24", "F36"], []),  # it looks while the third one is being removed
+        (["F12", "D15", "D18", "F24", "F36"], ["3 full backups are kept, more than 2"]),
     ],
-    ids=["too few", "too many", "not the newest", "without its full", "right", "while it expires"],
+    ids=["too few", "too many", "not the newest", "without its full", "right", "one too many"],
 )
 def test_retention_is_judged(kept: list[str], words: list[str]) -> None:
     backups = [F0, D3, D6, F12, D15, D18, F24, backup("full", 36)]
@@ -120,3 +120,15 @@ def test_one_that_never_expires_anything_is_waited_for_and_named(monkeypatch: py
     fast = {**VARIABLES, "DATABASE_BACKUP_FREQUENCY": "0.01", "IOP_FULL_BACKUP_AGE": "0.01"}
     with pytest.raises(DeadlineError, match="one that retention removes"):
         watched(monkeypatch, [RIGHT[0], [F0, D3, D6, F12, D15, D18, F24]], fast)
+
+
+def test_retention_is_given_a_moment_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    three = [F0, F12, D15, D18, F24]  # F0 is still there when F24 is listed
+    assert watched(monkeypatch, [*RIGHT[:-2], three, RIGHT[-1]]).kept == ("F12", "D15", "D18", "F24")
+    with pytest.raises(IopError, match="3 full backups are kept, more than 2"):
+        watched(monkeypatch, [*RIGHT[:-2], three])
+
+
+def test_a_schedule_that_is_not_set_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="DATABASE_BACKUP_FREQUENCY, IOP_FULL_BACKUP_AGE"):
+        watched(monkeypatch, RIGHT, {})

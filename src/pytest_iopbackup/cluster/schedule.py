@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 
 from pytest_iopbackup.cluster import pgbackrest
 from pytest_iopbackup.cluster.pgbackrest import Progress
-from pytest_iopbackup.errors import IopError
+from pytest_iopbackup.errors import DeadlineError, IopError, UsageError
 from pytest_iopbackup.limits import Limits, wait_until
 from pytest_iopbackup.record import BackupFacts, ScheduleFacts
 from pytest_iopbackup.stack.base import Stack
 
+_FREQUENCY, _FULL_AGE = "DATABASE_BACKUP_FREQUENCY", "IOP_FULL_BACKUP_AGE"
 _PAUSE = 0.5
 """Seconds between two looks: each asks pgBackRest, and the worker needs the machine, too."""
 _LEEWAY = 2
@@ -23,34 +25,49 @@ def watch(
 ) -> ScheduleFacts:
     """Wait until the worker has taken at least ``full`` and ``diff`` backups and retention has removed one.
 
-    ``variables`` are the stack's, which say what was promised. Raises IopError where order or retention are not so.
+    ``variables`` are the stack's, which say what was promised. Raises UsageError where they do not, IopError where
+    order or retention are not so.
     """
+    missing = [name for name in (_FREQUENCY, _FULL_AGE) if name not in variables]
+    if missing:
+        raise UsageError(
+            f"the schedule to be watched is not set: {', '.join(missing)}",
+            hint="set seconds among the scenario's variables: by default backups are an hour and a week apart",
+        )
+    frequency, age = float(variables[_FREQUENCY]), float(variables[_FULL_AGE])
+    before = {backup.label for backup in pgbackrest.info(stack, limits).backups}
     seen: dict[str, BackupFacts] = {}
-    before: list[str] = []
     kept: tuple[str, ...] = ()
 
-    def enough() -> bool:
+    def look() -> list[BackupFacts]:
+        """Return all that was ever seen, the oldest first; note what is there now."""
         nonlocal kept
         found = pgbackrest.info(stack, limits).backups
-        if not seen:
-            before.extend(backup.label for backup in found)
         seen.update({backup.label: backup for backup in found})
         kept = tuple(backup.label for backup in found)
-        kinds = [backup.type for label, backup in seen.items() if label not in before]
+        return sorted(seen.values(), key=lambda backup: backup.stopped)
+
+    def enough() -> bool:
+        kinds = [backup.type for backup in look() if backup.label not in before]
         done = min(kinds.count("full"), full) + min(kinds.count("diff"), diff)
         expired = len(seen) > len(kept)
         progress(done + expired, full + diff + 1)
         return done == full + diff and expired
 
-    frequency = float(variables.get("DATABASE_BACKUP_FREQUENCY", "3600"))
-    age = float(variables.get("IOP_FULL_BACKUP_AGE", "604800"))
     wait_until(
         enough,
-        limit=full * (age + limits.backup) + diff * (frequency + limits.backup),
+        limit=full * (age + limits.command) + diff * (frequency + limits.command),
         what=f"{full} full and {diff} differential backups by the worker, and one that retention removes",
-        hint="set DATABASE_BACKUP_FREQUENCY, IOP_FULL_BACKUP_AGE and retention among the scenario's variables",
+        hint="see the backup worker's log; retention is set among the scenario's variables",
         pause=_PAUSE,
     )
+    with suppress(DeadlineError):  # a backup is listed a moment before retention makes room for it
+        wait_until(
+            lambda: not list(judge_retention(look(), kept, variables)),
+            limit=limits.command,
+            what="retention to hold",
+            pause=_PAUSE,
+        )
     backups = sorted(seen.values(), key=lambda backup: backup.stopped)
     problems = [*judge_order(backups, age), *judge_retention(backups, kept, variables)]
     if problems:
@@ -89,7 +106,7 @@ def judge_retention(backups: Sequence[BackupFacts], kept: Sequence[str], variabl
         promised = variables.get(f"PGBACKREST_REPO1_RETENTION_{kind.upper()}")
         taken = [backup.label for backup in backups if backup.type == kind]
         left = [label for label in taken if label in kept]
-        if promised is not None and len(left) > int(promised) + 1:  # one more while a backup is being expired
+        if promised is not None and len(left) > int(promised):
             yield f"{len(left)} {kind} backups are kept, more than {promised}"
         if left and left != taken[-len(left) :]:
             yield f"of the {kind} backups not the newest are kept, but {', '.join(left)}"

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -55,7 +54,6 @@ class Places:
     data: Path
     repository: Path
     spool: Path
-    log: Path
     lock: Path
     state: Path
     configuration: Path
@@ -86,12 +84,9 @@ class Host(Protocol):
     def read(self, path: Path) -> bytes:
         """Return a file's content. Raises FileNotFoundError."""
 
-    def write(self, path: Path, content: bytes) -> None:
-        """Put a file there, owned by the service's user."""
-
 
 class Stack(Protocol):
-    """A running system under test; leaving its context stops it and removes what it made."""
+    """A running system under test; :meth:`close` stops it and removes what it made."""
 
     @property
     def kind(self) -> str:
@@ -168,9 +163,3 @@ class Stack(Protocol):
 
     def close(self) -> None:
         """Stop every service and remove what the stack made."""
-
-    def __enter__(self) -> Stack: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...

@@ -6,7 +6,6 @@ import contextlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pytest_iopbackup.errors import CommandError, DeadlineError, IopError, UsageError
@@ -41,7 +40,6 @@ class ComposeStack:
             data=Path(paths.data),
             repository=Path(paths.repository),
             spool=Path(paths.spool),
-            log=Path("/tmp"),  # noqa: S108 - the services log to their streams; this is a tmpfs of the container's
             lock=Path(paths.spool, "lock"),
             state=Path(paths.state),
             configuration=Path(paths.scripts),
@@ -154,13 +152,17 @@ class ComposeStack:
     def configure(self, variables: Mapping[str, str]) -> None:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
         self.project.settings = {**(self.project.settings or {}), **self._mapping.translate(variables)}
-        # Health checks look every few seconds: a restore just over may still show, which Compose would take for final.
-        wait_until(self._not_unhealthy, limit=self._limits.start, what="every service to be healthy", pause=0.5)
-        self.up(*Service)
+        wait_until(self._up_again, limit=self._limits.start, what="every service to be healthy", pause=0.5)
 
-    def _not_unhealthy(self) -> bool:
-        states = [inspect(container)["State"] for container in self._containers.values()]
-        return not any(state.get("Health", {}).get("Status") == "unhealthy" for state in states)
+    def _up_again(self) -> bool:
+        """Bring all services up. Health lags behind by a look: a restore just over, which Compose takes for final."""
+        try:
+            self.up(*Service)
+        except CommandError as error:
+            if " is unhealthy" in error.message:
+                return False
+            raise
+        return True
 
     def helper(self, name: str, *arguments: str, timeout: float) -> CommandResult:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
@@ -220,14 +222,6 @@ class ComposeStack:
             return
         remove_projects(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> ComposeStack:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def explain(error: CommandError, stack: ComposeStack) -> IopError:

@@ -46,9 +46,6 @@ class ComposeSupply:
     @cached_property
     def _configuration(self) -> Mapping[str, Any]:
         """What Compose makes of the file, once it is known to share nothing."""
-        for file in self._files:
-            if not file.is_file():
-                raise UsageError(f"Compose file {file}: there is no such file", hint="see --iop-compose-file")
         project = self._project(self._top, "iop-look", {})
         try:
             content = project.configuration()
@@ -87,7 +84,10 @@ class ComposeSupply:
 
     def prepare(self) -> None:
         """See :class:`~pytest_iopbackup.stack.supply.Supply`."""
-        _ = self._docker, self._configuration, self._image
+        for file in self._files:  # what was written wrongly is told where there is no Docker, too
+            if not file.is_file():
+                raise UsageError(f"Compose file {file}: there is no such file", hint="see --iop-compose-file")
+        _ = self._mapping, self._docker, self._configuration, self._image
 
     def versions(self) -> Mapping[str, str]:
         """See :class:`~pytest_iopbackup.stack.supply.Supply`."""

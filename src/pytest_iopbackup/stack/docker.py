@@ -29,14 +29,12 @@ def docker(
     timeout: float = _SECONDS,
     check: bool = True,
     listener: LineListener | None = None,
-    cwd: Path = Path("/"),
-    env: Mapping[str, str] | None = None,
 ) -> CommandResult:
-    """Run a command of Docker's client as ourselves, with our environment and ``env``."""
+    """Run a command of Docker's client as ourselves, with our environment."""
     return run_program(
         ["docker", *argv],
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
+        cwd=Path("/"),
+        env=os.environ,
         timeout=timeout,
         check=check,
         listener=listener,
@@ -141,8 +139,3 @@ class ContainerHost:
         if result.exit_code:
             raise CommandError(result)
         return result.stdout.encode()
-
-    def write(self, path: Path, content: bytes) -> None:
-        """See :class:`~pytest_iopbackup.stack.base.Host`."""
-        script = 'printf %s "$2" >"$1"'
-        docker("exec", self.container, "bash", "-c", script, "bash", str(path), content.decode())

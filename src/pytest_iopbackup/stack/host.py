@@ -160,11 +160,6 @@ class LocalHost:
         """See :class:`~pytest_iopbackup.stack.base.Host`."""
         return path.read_bytes()
 
-    def write(self, path: Path, content: bytes) -> None:
-        """See :class:`~pytest_iopbackup.stack.base.Host`."""
-        path.write_bytes(content)
-        account().own(path)
-
 
 def _drain(pipe: IO[bytes], into: list[str], listener: LineListener | None) -> None:
     with pipe:

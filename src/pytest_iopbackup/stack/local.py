@@ -62,18 +62,18 @@ class LocalStack:
             data=directory / "data",
             repository=directory / "repo",
             spool=directory / "spool",
-            log=directory / "log",
             lock=directory / "lock",
             state=directory / "state",
             configuration=directory / "conf",
         )
         self._socket = directory / "sock"
+        self._logs = directory / "log"
         self._processes: dict[Service, subprocess.Popen[bytes]] = {}
         self.kept = False
 
     def make_directories(self) -> None:
         """Make the stack's directories, for its user alone."""
-        for path in (self.directory, self._socket, *astuple(self.places)):
+        for path in (self.directory, self._socket, self._logs, *astuple(self.places)):
             _make(path)
 
     def make_directory(self) -> None:
@@ -106,7 +106,7 @@ class LocalStack:
             "PGBACKREST_PG1_USER": "postgres",
             "PGBACKREST_REPO1_PATH": str(places.repository),
             "PGBACKREST_SPOOL_PATH": str(places.spool),
-            "PGBACKREST_LOG_PATH": str(places.log),
+            "PGBACKREST_LOG_PATH": str(self._logs),
             "PGBACKREST_LOCK_PATH": str(places.lock),
             **{name: value for name, value in self.variables.items() if name not in dict(_FREQUENCY.values())},
         }
@@ -254,7 +254,7 @@ class LocalStack:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else "(no log)"
 
     def _log(self, service: Service) -> Path:
-        return self.places.log / ("postgresql.log" if service is Service.DATABASE else f"worker-{service.value}.log")
+        return self._logs / ("postgresql.log" if service is Service.DATABASE else f"worker-{service.value}.log")
 
     def close(self) -> None:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""

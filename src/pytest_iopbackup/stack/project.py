@@ -1,4 +1,4 @@
-"""A Compose project of our own, by way of testcontainers; and what must hold so that it cannot harm another."""
+"""A Compose project of our own, by way of testcontainers."""
 
 from __future__ import annotations
 
@@ -83,14 +83,11 @@ class Project(DockerCompose):
         *arguments: str,
         timeout: float,
         env: Mapping[str, str] | None = None,
-        entrypoint: str | None = None,
         listener: LineListener | None = None,
         check: bool = True,
     ) -> CommandResult:
         """Run a service's container once, alone, with these arguments."""
         options = [part for name, value in (env or {}).items() for part in ("--env", f"{name}={value}")]
-        if entrypoint is not None:
-            options += ["--entrypoint", entrypoint]
         run = ["run", "--rm", "--no-deps", "--no-TTY", *options, service, *arguments]
         return self.call([*self.compose_command_property, *run], timeout=timeout, check=check, listener=listener)
 
