@@ -185,14 +185,15 @@ sweep_engines() {
 # the signals that this process gets: Ctrl-C from the terminal, SIGTERM from here.
 with_engine() {
     [[ -n $engine ]] || exec "$@"
-    local child status=0
+    local child status=0 code heard=1
     env --default-signal=INT,QUIT "$@" <&0 {engine_lock}>&- &
     child=$!
-    trap : INT
-    trap 'kill -TERM "$child" 2>/dev/null || true' TERM
-    while kill -0 "$child" 2>/dev/null; do
-        status=0
-        wait "$child" || status=$?
+    trap 'heard=1' INT
+    trap 'heard=1; kill -TERM "$child" 2>/dev/null || true' TERM
+    while [[ $heard ]]; do # a signal ends the wait, but not the child
+        heard='' code=0
+        wait "$child" 2>/dev/null || code=$?
+        ((code == 127 && status)) || status=$code # 127: it had ended before, and was waited for
     done
     trap - INT TERM
     exit "$status"
