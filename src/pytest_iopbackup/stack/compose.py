@@ -152,17 +152,24 @@ class ComposeStack:
     def configure(self, variables: Mapping[str, str]) -> None:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
         self.project.settings = {**(self.project.settings or {}), **self._mapping.translate(variables)}
-        wait_until(self._up_again, limit=self._limits.start, what="every service to be healthy", pause=0.5)
+        trouble: CommandError | None = None
 
-    def _up_again(self) -> bool:
-        """Bring all services up. Health lags behind by a look: a restore just over, which Compose takes for final."""
-        try:
-            self.up(*Service)
-        except CommandError as error:
-            if " is unhealthy" in error.message:
+        def brought_up() -> bool:
+            nonlocal trouble
+            try:
+                self.up(*Service)
+            except CommandError as error:
+                # A health check lags behind by a look: Compose takes a restore that is just over for the end of it.
+                if " is unhealthy" not in error.message:
+                    raise
+                trouble = error
                 return False
-            raise
-        return True
+            return True
+
+        try:
+            wait_until(brought_up, limit=self._limits.start, what="every service to be healthy", pause=0.5)
+        except DeadlineError as error:
+            raise trouble or error from None  # Compose says which service it is
 
     def helper(self, name: str, *arguments: str, timeout: float) -> CommandResult:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
