@@ -6,11 +6,12 @@ import hashlib
 import json
 import os
 import re
-import statistics
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,11 +32,25 @@ def fresh() -> Iterator[System]:
         yield new
 
 
-def backup(stack: System, kind: str, **environment: str) -> tuple[str, float]:
-    """Take a backup; return its label and the seconds that it took."""
-    began = time.monotonic()
+@dataclass(frozen=True)
+class Cost:
+    """What a backup took: seconds by the clock, which other work on the machine lengthens, and of processor time."""
+
+    seconds: float
+    worked: float
+
+
+def backup(stack: System, kind: str, **environment: str) -> tuple[str, Cost]:
+    """Take a backup; return its label and what it took."""
+    began, before = time.monotonic(), worked()
     stack.must(stack.scripts / "backup.sh", kind, **environment)
-    return stack.backups()[-1]["label"], time.monotonic() - began
+    return stack.backups()[-1]["label"], Cost(time.monotonic() - began, worked() - before)
+
+
+def worked() -> float:
+    """Return the processor time of all programs that were run so far, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def restorable(stack: System, *target: str) -> tuple[int, str]:
@@ -48,20 +63,23 @@ def restorable(stack: System, *target: str) -> tuple[int, str]:
 
 
 def test_a_differential_backup_is_smaller_and_quicker_and_builds_on_the_full_one(fresh: System) -> None:
-    """Medians of three pairs, with 250 MB that hardly compress and 1 percent of them changed between backups."""
+    """Three full ones and six others, with 250 MB that hardly compress and 1 percent of them changed in between.
+
+    The quickest of each are compared: pgBackRest waits for the next second in each, and the machine may be busy.
+    """
     fresh.sql(
         "CREATE TABLE settled AS SELECT n, md5(n::text) || md5((-n)::text) AS t FROM generate_series(1, 2500000) n"
     )
     fresh.sql("CREATE TABLE busy AS SELECT n FROM generate_series(1, 25000) n")
-    seconds: dict[str, list[float]] = {"full": [], "diff": []}
+    costs: dict[str, list[Cost]] = {"full": [], "diff": []}
     for _ in range(3):
         full, taken = backup(fresh, "full")
-        seconds["full"].append(taken)
+        costs["full"].append(taken)
         previous = ""
         for _ in range(2):
             fresh.sql("UPDATE busy SET n = n + 1")
             label, taken = backup(fresh, "diff")
-            seconds["diff"].append(taken)
+            costs["diff"].append(taken)
             found = {entry["label"]: entry for entry in fresh.backups()}
             whole, change = (found[name]["info"]["repository"]["delta"] for name in (full, label))
             assert change < whole / 10
@@ -70,7 +88,8 @@ def test_a_differential_backup_is_smaller_and_quicker_and_builds_on_the_full_one
             assert found[label]["reference"] == [full]
             assert previous not in found[label]["reference"]
             previous = label
-    assert statistics.median(seconds["diff"]) < statistics.median(seconds["full"]) * 0.75, seconds
+    assert min(cost.seconds for cost in costs["diff"]) < min(cost.seconds for cost in costs["full"]), costs
+    assert max(cost.worked for cost in costs["diff"]) < min(cost.worked for cost in costs["full"]) / 2, costs
 
 
 # Checks
