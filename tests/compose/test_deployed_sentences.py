@@ -158,7 +158,7 @@ def test_completed_wal_is_forwarded_by_itself_and_nobody_waits_for_it(system: De
             segment = system.sql(
                 "INSERT INTO written VALUES (1) RETURNING pg_walfile_name(pg_current_wal_insert_lsn())"
             )
-            wait_for(partial(archived, system, segment), 60, "the segment in the repository")
+            wait_for(partial(archived, system, segment), 20, "the segment in the repository")
         # A commit does not wait for the archive.
         system.sql("ALTER SYSTEM SET archive_command = 'sleep 600'")
         system.sql("SELECT pg_reload_conf()")
@@ -233,7 +233,7 @@ def test_a_script_that_is_not_in_the_mounted_directory_is_missed_at_once(system:
     away = script.rename(system.directory / script.name)
     try:
         system.compose("restart", "--no-deps", f"pgbackrest_{worker}")
-        wait_for(lambda: f"'/pgbackrest/{worker}.sh' is not there" in system.log(f"pgbackrest_{worker}"), 60, "a word")
+        wait_for(lambda: f"'/pgbackrest/{worker}.sh' is not there" in system.log(f"pgbackrest_{worker}"), 30, "a word")
         assert system.health(f"pgbackrest_{worker}") != "healthy"
         assert system.control("status").returncode == 1
     finally:
@@ -322,9 +322,9 @@ def test_a_full_repository_is_detected(small: Deployment) -> None:
         assert code == 2
         assert lines["wal-archiving"].startswith("CRITICAL"), lines
         assert small.control("backup").returncode != 0
-        wait_for(lambda: small.health("pgbackrest_check") == "unhealthy", 120, "the check is unhealthy")
+        wait_for(lambda: small.health("pgbackrest_check") == "unhealthy", 30, "the check is unhealthy")
         assert "No space left on device" in small.log("database")
     finally:
         small.exec("pgbackrest", "rm", filler)
-    wait_for(lambda: check(small)[0] == 0, 120, "a content check")
+    wait_for(lambda: check(small)[0] == 0, 60, "a content check")
     assert small.control("backup").returncode == 0

@@ -58,7 +58,7 @@ def test_ctrl_c_while_files_are_restored(slow: tuple[Deployment, Path], tmp_path
 
     wait_for(lambda: said("half restored"), what="half of the files")
     os.write(terminal, b"\x03")
-    wait_for(lambda: said("the same command takes it up again"), 60, "the message")
+    wait_for(lambda: said("the same command takes it up again"), 30, "the message")
     assert process.wait(30) == 130, log.read_text()
     assert "ERROR: interrupted" in log.read_text()
     wait_for(lambda: not containers(system), what="the restore's containers end")

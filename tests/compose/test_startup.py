@@ -106,8 +106,8 @@ def test_the_database_does_not_start_on_half_a_restore(stack: Deployment) -> Non
     assert stack.exec("pgbackrest", "bash", "-c", f"printf %s '{marker}' >{MARKER}").returncode == 0
     try:
         stack.must("docker", "compose", "start", "database")
-        wait_for(lambda: restarts(stack, "database") > before + 1, 60, "Docker tries again")
-        wait_for(lambda: stack.health("pgbackrest") == "unhealthy", 60, "the core's trouble")
+        wait_for(lambda: restarts(stack, "database") > before + 1, 20, "Docker tries again")
+        wait_for(lambda: stack.health("pgbackrest") == "unhealthy", 20, "the core's trouble")
         words = told(stack.containers()["pgbackrest"])
         assert "interrupted" in words
         assert "./control.sh restore" in words
@@ -119,7 +119,7 @@ def test_the_database_does_not_start_on_half_a_restore(stack: Deployment) -> Non
         stack.exec("pgbackrest", "rm", MARKER)
     stack.must("docker", "compose", "restart", "--no-deps", "database")  # sooner than Docker would
     wait_for(lambda: stack.health("database") == "healthy", 60, "the database is back")
-    wait_for(lambda: content(stack), 60, "the core is content")
+    wait_for(lambda: content(stack), 20, "the core is content")
 
 
 def test_the_database_does_not_start_while_a_restore_works(stack: Deployment) -> None:
@@ -147,7 +147,7 @@ def test_a_file_that_the_container_cannot_read_is_named(stack: Deployment) -> No
         assert "chmod -R a+rX" in stack.log("pgbackrest")
     finally:
         configuration.chmod(0o644)
-    wait_for(lambda: content(stack), 60, "the core is content")
+    wait_for(lambda: content(stack), 20, "the core is content")
 
 
 def test_scripts_that_the_container_cannot_reach_are_named(stack: Deployment) -> None:
@@ -156,7 +156,7 @@ def test_scripts_that_the_container_cannot_reach_are_named(stack: Deployment) ->
     scripts.chmod(0o700)
     try:
         stack.compose("restart", "--no-deps", "pgbackrest")
-        wait_for(lambda: "exec /pgbackrest/core.sh failed: Permission denied" in stack.log("pgbackrest"), 60, "a word")
+        wait_for(lambda: "exec /pgbackrest/core.sh failed: Permission denied" in stack.log("pgbackrest"), 20, "a word")
     finally:
         scripts.chmod(0o755)
     wait_for(lambda: content(stack), 60, "Docker starts it again")
@@ -170,7 +170,7 @@ def test_a_repository_that_cannot_be_read_does_not_end_the_core(stack: Deploymen
         wait_for(lambda: complains(stack, "ERROR", "HINT", repository), 60, "the core's trouble")
     finally:
         assert stack.exec("pgbackrest", "chmod", "750", repository).returncode == 0
-    wait_for(lambda: content(stack), 60, "the core is content")
+    wait_for(lambda: content(stack), 20, "the core is content")
     assert restarts(stack, "pgbackrest") == 0
 
 
@@ -188,15 +188,15 @@ def test_lost_data_is_not_replaced_by_an_empty_database(stack: Deployment) -> No
     stack.must("docker", "compose", "stop", "database")
     everything = "find /var/lib/pgbackrest -mindepth 1 -delete"
     assert stack.exec("pgbackrest", "sh", "-c", everything).returncode == 0
-    wait_for(lambda: content(stack), 60, "a new cluster")
+    wait_for(lambda: content(stack), 30, "a new cluster")
 
 
 def test_without_a_password_no_cluster_is_made() -> None:
     with deployed() as self:
         write_password(self, "\n")
         self.must("docker", "compose", "up", "--detach", "--no-deps", "pgbackrest")
-        wait_for(lambda: "no password for the superuser" in self.log("pgbackrest"), 60, "the core's trouble")
+        wait_for(lambda: "no password for the superuser" in self.log("pgbackrest"), 20, "the core's trouble")
         assert self.exec("pgbackrest", "test", "-e", "/var/lib/postgresql/data").returncode == 1
         # What is written into a mounted file arrives.
         (self.directory / "secrets" / "database_password").write_text("swordfish\n")
-        wait_for(lambda: content(self), 60, "a cluster")
+        wait_for(lambda: content(self), 30, "a cluster")

@@ -19,7 +19,7 @@ SCRIPTS = Path(__file__).parents[2] / "pgbackrest"
 USER = "postgres" if os.geteuid() == 0 else None  # PostgreSQL and pgBackRest refuse root
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> float:
+def wait_for(condition: Callable[[], object], seconds: float = 10) -> float:
     """Poll until the condition holds; return the seconds that it took."""
     started = time.monotonic()
     while not condition():

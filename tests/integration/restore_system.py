@@ -124,7 +124,7 @@ class Restoring:
     def recover(self) -> list[int]:
         """Start the server, wait for the end of recovery, and return the rows."""
         self.system.postgres("start")
-        wait_for(lambda: self.system.sql("SELECT pg_is_in_recovery()") == "f", 60)
+        wait_for(lambda: self.system.sql("SELECT pg_is_in_recovery()") == "f", 20)
         return [int(n) for n in self.system.sql("SELECT n FROM t ORDER BY n").split()]
 
     def replan(self, *words: str) -> Any:
