@@ -45,7 +45,7 @@ install_postgresql() {
 
 setup_programs() {
     has_postgresql || install_postgresql
-    command -v pgbackrest >/dev/null || install_packages pgBackRest pgbackrest
+    command -v pgbackrest >/dev/null || install_packages pgBackRest pgbackrest faketime
 }
 
 find_python() {

@@ -5,7 +5,8 @@
 # (default 604800, a week; a damaged one at most a day), differential otherwise. Two never run together:
 # $IOP_STATE_PATH/backup.lock (default /var/lib/iop-backup) sees to that, besides pgBackRest's own lock.
 # Nothing expires when the new backup is damaged, for then the older ones are worth more; nor in the first
-# IOP_EXPIRE_PAUSE seconds (default 86400, a day) of a new timeline: a restore to the wrong moment can then be repeated.
+# IOP_EXPIRE_PAUSE seconds (default 86400, a day) of a new timeline: a restore to the wrong moment can then be repeated;
+# nor while the check worker's verify is at work.
 # Exit codes: 0 the backup is there; 2 a wrong argument or setting; 3 another backup.sh is running; 4 it cannot be told
 # which backups there are; 5 pgBackRest ended well, but the new backup is missing or damaged; else pgBackRest's own.
 set -Eeuo pipefail
@@ -15,8 +16,8 @@ fail() { # EXIT_CODE MESSAGE HINT
     exit "$1"
 }
 
-list_backups() { # one line each, oldest first: label, type, stop time, ok or damaged
-    python3 -B "$here/health.py" backups
+list_backups() { # [--note]: one line each, oldest first: label, type, stop time, ok or damaged
+    python3 -B "$here/health.py" backups "$@"
 }
 
 find_last_full() { # LIST: sets last, last_stop and last_state, which is empty for a good one
@@ -27,27 +28,33 @@ find_last_full() { # LIST: sets last, last_stop and last_state, which is empty f
     done <<<"$1"
 }
 
-# Prints how many seconds ago the newest timeline but the first began, by the archived history files. Messages may stand
-# before the JSON.
+# Prints how many seconds ago the newest timeline but the first began, by the archived history files.
 timeline_age() {
-    local listing
+    local listing newest=0
     listing=$(pgbackrest repo-ls --output=json --recurse --filter='\.history$' "archive/$PGBACKREST_STANZA") || return
-    python3 -c '
-import json, re, sys, time
-files = json.loads(re.search(r"^\{.*", sys.argv[1], re.M | re.S)[0])
-times = [file["time"] for file in files.values() if "time" in file]
-print(int(time.time() - max(times)) if times else "")' "$listing"
+    while [[ $listing =~ \"time\":([0-9]+)(.*) ]]; do
+        if ((BASH_REMATCH[1] > newest)); then newest=${BASH_REMATCH[1]}; fi
+        listing=${BASH_REMATCH[2]}
+    done
+    if ((newest)); then printf '%d' "$(($(date +%s) - newest))"; fi
 }
 
+# What verify is reading must not go, or it reports it missing: nothing expires then, and the next run makes up for it.
 expire() {
-    local age
+    local age reading
     age=$(timeline_age) || fail 4 "the backup is there, but the archive cannot be listed" "see the message above"
     if [[ -n $age ]] && ((age < pause_seconds)); then
         TZ=UTC printf 'backup.sh: nothing expires before %(%Y-%m-%d %H:%M:%SZ)T: the present timeline, which a restore began, is %d s old\n' \
             "$(($(date +%s) - age + pause_seconds))" "$age"
-    else
-        attend pgbackrest expire || fail "$?" "the backup is there, but pgbackrest expire failed" "see the message above"
+        return
     fi
+    exec {reading}>>"$state/expire-$PGBACKREST_STANZA.lock"
+    if flock --timeout 2 "$reading"; then
+        attend pgbackrest expire || fail "$?" "the backup is there, but pgbackrest expire failed" "see the message above"
+    else
+        printf 'backup.sh: nothing expires this time: pgbackrest verify is at work\n'
+    fi
+    exec {reading}>&-
 }
 
 decide() { # LIST: sets type and reason
@@ -86,7 +93,7 @@ flock --nonblock --conflict-exit-code 3 "$lock" || {
     fail 3 "another backup is running: $state/backup.lock is locked" "wait for it to end"
 }
 
-before=$(list_backups) || fail 4 "the backups of the stanza $PGBACKREST_STANZA cannot be listed" "see the message above"
+before=$(list_backups --note) || fail 4 "the backups of the stanza $PGBACKREST_STANZA cannot be listed" "see the message above"
 [[ -n $type ]] || decide "$before"
 printf 'backup.sh: %s backup of the stanza %s: %s\n' "$type" "$PGBACKREST_STANZA" "$reason"
 
@@ -104,7 +111,7 @@ attend() { # COMMAND…
             kill -TERM "$child" 2>/dev/null || true
             stop_at=0
         fi
-        read -r -t 0.1 -u "$pause" || true
+        read -r -t 0.02 -u "$pause" || true
     done
     wait "$child" || code=$?
     trap - TERM INT

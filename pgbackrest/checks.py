@@ -1,159 +1,139 @@
 """The checks of health.py: what is asked, and how the answers are judged. Python 3.9 or later, standard library only.
 
 A check is a generator of what it saw (text) and of the problems it found; a problem that it raises ends it. To add a
-check, write one and name it in ``CHECKS``.
+check, write one and name it in ``CHECKS``. Here are those of the repository and of the server; the others have modules
+of their own.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from probes import STANZA, Problem, ask, limit, options_in, query, said, stanza_in
-
-Findings = Iterator["str | Problem"]
-
-
-def broken(*rules: tuple[object, str, str, str]) -> Iterator[Problem]:
-    """Yield a problem for each rule that does not hold; a rule is (holds, status, what is seen, what to do)."""
-    return (Problem(status, seen, hint) for holds, status, seen, hint in rules if not holds)
+from archiving import archiver, wal_archiving
+from backups import CLOCKS, backups
+from chain import wal_chain
+from memory import STATE, Memory
+from probes import STANZA, Findings, Problem, ask, broken, query, said, some, stanza_in
+from settings import configuration
+from snapshot import Snapshot, first_info, is_local, look, options
+from space import space
+from verification import verify
+from workers import workers
 
 
 def repository() -> Findings:
-    """Ask whether the repository can be read and written, and holds the stanza; ``test`` writes nothing."""
-    answer = ask("pgbackrest", "info", "--output=json")
+    """Ask whether the repository can be read and written, holds the stanza, and is the one that was there before."""
+    answer = first_info()
     yield from said(answer)
     if answer.returncode:
         return
     stanza = stanza_in(answer.stdout, STANZA)
-    yield from judge_info(stanza)
-    if any(repo["status"]["code"] not in {0, 2} for repo in stanza["repo"]):
+    bad = list(judge_info(stanza["repo"]))
+    if bad:
+        yield from bad
         return
-    options = options_in(ask("pgbackrest", "help", "backup").stdout)
-    path = options.get("repo-path", "/var/lib/pgbackrest")
-    if options.get("repo-type", "posix") in {"posix", "cifs"} and path != "<multi>":
-        for directory in (f"{path}/{part}/{STANZA}" for part in ("archive", "backup")):
-            writable = ask("test", "-w", directory).returncode == 0
-            yield from broken((writable, "critical", f"{directory} is not writable", "see its owner, mode and mount"))
+    if is_local():
+        path = options().get("repo-path", "/var/lib/pgbackrest")
+        yield from judge_access(*(f"{path}/{part}/{STANZA}" for part in ("archive", "backup")), readable=True)
+    found = options()
+    spool = found.get("spool-path", "/var/spool/pgbackrest") if found.get("archive-async") == "true" else ""
+    yield from judge_access(*filter(None, [spool and f"{spool}/archive/{STANZA}", found.get("lock-path")]))
+    for snapshot in look():
+        yield from judge_identity(snapshot, Memory(f"repository-{snapshot.key}"))
+    yield f"stanza {STANZA}, {len(stanza['backup'])} backups"
 
 
-def judge_info(stanza: Mapping[str, Any]) -> Findings:
-    """Judge each repository's status (``info``'s own numbers: 0 ok, 2 no backup yet) and the newest backup."""
-    for repo in stanza["repo"]:
+def judge_access(*directories: str, readable: bool = False) -> Findings:
+    """Judge rights below the directories: each has to be writable, and with ``readable`` all in them to be readable."""
+    tests = ["-type", "d", "!", "-writable", *(["-o", "!", "-type", "l", "!", "-readable"] if readable else [])]
+    seen = refused(directories, "(", *tests, ")")
+    words = f"no right to write or to read {some(seen)}"
+    yield from broken((not seen, "critical", words, "see owner and mode; did root run pgbackrest? is the mount right?"))
+
+
+def refused(places: Iterable[str], *tests: str) -> list[str]:
+    """Return what find's tests find at and below these places, and what cannot be looked into.
+
+    Of a place that is not there: whether it can be made. What expires meanwhile is no matter.
+    """
+    answer = ask("env", "LC_ALL=C", "find", *places, *tests, "-print")
+    found = answer.stdout.split("\n")[:-1] + re.findall(
+        r"^find: '(.*)': Permission denied$", answer.stderr, re.MULTILINE
+    )
+    lost = [place for place in places if f"find: '{place}': No such file or directory\n" in answer.stderr]
+    above = sorted({str(Path(place).parent) for place in lost})
+    return list(dict.fromkeys([*found, *(refused(above, "-maxdepth", "0", "!", "-writable") if above else [])]))
+
+
+def judge_identity(snapshot: Snapshot, memory: Memory) -> Findings:
+    """Judge whether it still has, or had and let expire, every backup that was ever seen in it.
+
+    That no WAL was lost is for the checks named archiver and wal-chain to say. pgBackRest keeps the manifest of every
+    backup in ``backup.history``, also when that expires; for how many days, its option repo-retention-history says.
+    """
+    if memory.new:
+        yield "begins to remember which backups there are"
+    known: dict[str, int] = memory.setdefault("labels", {})
+    listed = {entry["label"] for entry in snapshot.backups}
+    history = {
+        match[1] for path in snapshot.files for match in [re.search(r"^backup\.history/.*/([^./]+)\.", path)] if match
+    }
+    missing = sorted(set(known) - listed - history)
+    days = options().get("repo-retention-history", "")
+    if days.isdigit():
+        missing = [label for label in missing if known[label] > time.time() - 86400 * int(days)]
+    hint = f"is it another volume? put the right one back; if this is meant: rm {STATE}/remembered-{STANZA}-*"
+    seen = f"{snapshot.name}this is not the repository that was here: it has never had backup {some(missing)}"
+    yield from broken((not missing, "critical", seen, hint))
+    if not missing:  # nothing is learnt from another repository
+        known.update({entry["label"]: entry["timestamp"]["stop"] for entry in snapshot.backups})
+        memory.save()
+
+
+def judge_info(repos: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
+    """Judge the repositories' status by ``info``'s own numbers: 0 ok; 2, no backup yet, is for the check of those."""
+    for repo in repos:
         code = repo["status"]["code"]
         seen, *hints = (" ".join(part.split()) for part in repo["status"]["message"].split("HINT:"))
-        seen = f"repo{repo['key']}: {seen} (status {code})"
-        if code == 2:
-            yield Problem("warning", seen, "backup.sh takes one")
-        elif code:
-            yield Problem("critical", seen, " ".join(hints) or "is the volume mounted? has stanza-create been run?")
-    newest = max(stanza["backup"], key=lambda backup: backup["timestamp"]["stop"], default={"label": "none"})
-    damage = f"backup {newest['label']} found pages with wrong checksums"
-    yield from broken((not newest.get("error"), "critical", damage, "the database is damaged: pgbackrest info --set"))
-    yield f"backups: {len(stanza['backup'])}, newest: {newest['label']}"
+        if code not in {0, 2}:
+            hint = " ".join(hints) or "is the volume mounted? has stanza-create been run?"
+            yield Problem("critical", f"repo{repo['key']}: {seen} (status {code})", hint)
 
 
 def postgresql() -> Findings:
-    """Ask whether PostgreSQL answers, and takes writes."""
+    """Ask whether PostgreSQL answers, takes writes, and has the same time."""
+    asked = time.time()
     server = query(
         "SELECT json_build_object('version', current_setting('server_version'), 'recovery', pg_is_in_recovery(),"
-        " 'started', date_trunc('second', pg_postmaster_start_time()))",
+        " 'started', date_trunc('second', pg_postmaster_start_time()), 'now', extract(epoch FROM clock_timestamp()))",
         otherwise="critical",
     )
+    yield from judge_clock(float(server["now"]), asked, time.time())
     yield from broken((not server["recovery"], "warning", "in recovery: takes no writes", "see PostgreSQL's log"))
     yield f"version {server['version']}, up since {server['started']}"
 
 
-def wal_archiving() -> Findings:
-    """Ask whether WAL reaches the repository: ``pgbackrest check`` ends the present segment and waits for it there."""
-    started = time.monotonic()
-    answer = ask("pgbackrest", "check", within="IOP_ARCHIVE_CHECK_TIMEOUT")
-    yield from said(answer)
-    # The segment is in the repository a moment before PostgreSQL learns that its command has succeeded.
-    deadline = time.monotonic() + (0 if answer.returncode else 5)
-    while True:
-        archiver = query(
-            "SELECT json_build_object('archived', last_archived_wal, 'failed', last_failed_wal,"
-            " 'failures', failed_count, 'age', extract(epoch FROM clock_timestamp() - last_archived_time),"
-            " 'failing', coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false),"
-            " 'ready', (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'))"
-            " FROM pg_stat_archiver"
-        )
-        acknowledged = archiver["age"] is not None and archiver["age"] < time.monotonic() - started
-        if acknowledged or time.monotonic() >= deadline:
-            break
-        time.sleep(0.1)
-    yield from judge_archiver(archiver, acknowledged=acknowledged or answer.returncode != 0)
+def judge_clock(server: float, asked: float, answered: float) -> Findings:
+    """Judge the server's clock, read between two looks at ours: backups and commits have its times, ages have ours."""
+    ahead, behind = server - answered, asked - server
+    seen = f"the server's clock is {max(ahead, behind):.0f} s {'ahead' if ahead > behind else 'behind'}"
+    hint = "set the one right that is wrong: backups get its times, a restore to a time aims by them"
+    yield from broken((max(ahead, behind) <= CLOCKS, "critical", seen, hint))
 
 
-def judge_archiver(archiver: Mapping[str, Any], *, acknowledged: bool) -> Findings:
-    """Judge pg_stat_archiver, and the number of WAL segments that are marked ``.ready``."""
-    failing = f"archiving {archiver['failed']} failed, and no success since ({archiver['failures']} failures)"
-    silent = f"WAL is in the repository, but PostgreSQL counts none archived after {archiver['archived']}"
-    waiting = f"{archiver['ready']} WAL segments wait for the archive"
-    yield from broken(
-        (not archiver["failing"], "critical", failing, "PostgreSQL's log names the cause"),
-        (acknowledged or archiver["failing"], "critical", silent, "see what archive_command does after pgbackrest"),
-        (archiver["ready"] <= limit("IOP_READY_LIMIT"), "warning", waiting, "pg_wal grows: see PostgreSQL's log"),
-    )
-    yield f"last archived: {archiver['archived']}, waiting: {archiver['ready']}"
-
-
-def configuration() -> Findings:
-    """Ask whether pgBackRest's and PostgreSQL's settings make sense, and agree."""
-    answers = [ask("pgbackrest", "help", command) for command in ("backup", "archive-push")]
-    yield from {problem.seen: problem for answer in answers for problem in said(answer, configuration=True)}.values()
-    options = {name: value for answer in answers for name, value in options_in(answer.stdout).items()}
-    if options:
-        yield from judge_options(options)
-    server = query(
-        "SELECT json_build_object('settings', (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN"
-        " ('archive_mode', 'archive_command', 'archive_library', 'archive_timeout', 'data_checksums', 'data_directory',"
-        " 'wal_level')), 'pending', (SELECT coalesce(json_agg(name), '[]') FROM pg_settings WHERE pending_restart))"
-    )
-    yield from judge_server(server, options)
-    yield f"stanza {STANZA} of {options.get('pg-path')}, {options.get('repo-retention-full')} full backups kept"
-
-
-def judge_options(options: Mapping[str, str]) -> Iterator[Problem]:
-    """Judge pgBackRest's options (its configuration reference has each)."""
-    full, archive = options.get("repo-retention-full", ""), options.get("repo-retention-archive", "")
-    units = options.get("repo-retention-full-type", "count"), options.get("repo-retention-archive-type", "full")
-    short = units == ("count", "full") and full.isdigit() and archive.isdigit() and int(archive) < int(full)
-    return broken(
-        ("pg-path" in options, "critical", f"pg1-path is not set for the stanza {STANZA}", "set PGBACKREST_PG1_PATH"),
-        (full, "warning", "repo1-retention-full is not set: the repository fills up", "set it in pgbackrest.conf"),
-        (not short, "warning", f"WAL is kept for {archive} of {full} full backups", "raise repo1-retention-archive"),
-        (options.get("archive-check") != "false", "warning", "archive-check=n: a backup may lack its WAL", "remove it"),
-        (options.get("checksum-page") != "false", "warning", "checksum-page=n: damage goes unseen", "remove it"),
-        ("archive-push-queue-max" not in options, "warning", "archive-push-queue-max may drop WAL", "remove it"),
-    )
-
-
-def judge_server(server: Mapping[str, Any], options: Mapping[str, str]) -> Iterator[Problem]:
-    """Judge PostgreSQL's running settings, and whether they agree with the stanza's."""
-    setting = server["settings"].get
-    mode, command, directory = setting("archive_mode"), setting("archive_command") or "", setting("data_directory")
-    runs = f"archive_command is '{command}'"
-    stanza = re.search(r"--stanza[= ][\"']?([\w-]+)", command)
-    path = options.get("pg-path", directory)
-    same = not directory or os.path.normpath(path) == os.path.normpath(directory)
-    return broken(
-        (mode == "on", "critical", f"archive_mode is {mode}", "set it to on, restart, take a full backup"),
-        (setting("wal_level") != "minimal", "critical", "wal_level is minimal", "set replica, take a full backup"),
-        (re.search("pgbackrest.*archive-push", command), "critical", runs, "make it run pgbackrest archive-push"),
-        (not stanza or stanza[1] == STANZA, "critical", runs, f"the stanza is {STANZA}"),
-        (not re.search(r"[;&|\n]", command), "warning", runs, "make it one command, whose exit code counts"),
-        (not setting("archive_library"), "critical", "archive_library is set: no archive_command runs", "unset it"),
-        (setting("archive_timeout") != "0", "warning", "archive_timeout is 0: idle servers archive nothing", "set 60"),
-        (setting("data_checksums") == "on", "warning", "data checksums are off", "pg_checksums --enable adds them"),
-        (not server["pending"], "warning", f"not in force yet: {', '.join(server['pending'])}", "restart PostgreSQL"),
-        (directory, "unknown", "data_directory is hidden from this user", "GRANT pg_monitor TO it"),
-        (same, "critical", f"data_directory is {directory}, pg1-path {path}", "correct PGBACKREST_PG1_PATH"),
-    )
-
-
-CHECKS: tuple[Callable[[], Findings], ...] = (repository, postgresql, wal_archiving, configuration)
+CHECKS: tuple[Callable[[], Findings], ...] = (
+    repository,
+    postgresql,
+    configuration,
+    wal_archiving,
+    archiver,
+    wal_chain,
+    backups,
+    verify,
+    space,
+    workers,
+)

@@ -4,13 +4,15 @@
     health.py check     one line per check on stdout, and all of it as JSON in $IOP_STATE_PATH/check-status.json, where
                         "finished" is the heartbeat; exit code 0 ok, 1 warning, 2 critical, 3 unknown
     health.py backups   for backup.sh: label, type, stop time (seconds since 1970) and "ok" or "damaged" of each backup
-                        of the present cluster, oldest first; exit code 3 if that cannot be told
+                        of the present cluster, oldest first; exit code 3 if that cannot be told. With --note, notes
+                        the options that pgBackRest finds there, for the checks
     health.py worker NAME
                         the container's health check of a worker (backup or check), by the state file of worker.sh: one
                         line that says why; exit code 0 if it lives, its last run ended well and none is overdue, else 1
+    health.py verify    for the check of that name: runs pgbackrest verify in the background
 
-checks.py holds the checks, probes.py the questions that they ask. Each check runs in a thread of its own, and each
-question has a time limit, so that no check holds up or hides another.
+checks.py names the checks, probes.py has the questions that they ask. Each check runs in a thread of its own, and each
+question and each check has a time limit, so that no check holds up or hides another.
 """
 
 from __future__ import annotations
@@ -21,17 +23,20 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any
 
-from checks import CHECKS, Findings, judge_info
-from probes import LIMITS, STANZA, Problem, ask, limit, said, stanza_in, stop
+import verification
+import workers
+from checks import CHECKS, judge_info
+from memory import STATE, write
+from probes import LIMITS, PERIODS, STANZA, Findings, Problem, ask, kill, limit, period, running, said, stanza_in, stop
+from settings import note_options
+from snapshot import judge_shape
 
 EXIT_CODES = {"ok": 0, "warning": 1, "unknown": 3, "critical": 2}  # the worst last: not to know is worse than a warning
 SEVERITY = list(EXIT_CODES).index
@@ -70,6 +75,11 @@ def carry_out(check: Callable[[], Findings]) -> Result:
         problems.append(problem)
     except Exception as error:  # an answer of a shape that nobody foresaw
         problems.append(Problem("unknown", f"{type(error).__name__}: {error}", "report this as a defect of the check"))
+    return sum_up(check, problems, seen, started)
+
+
+def sum_up(check: Callable[[], Findings], problems: list[Problem], seen: list[str], started: float) -> Result:
+    """Make one result of all that a check found: it is as bad as the worst."""
     problems.sort(key=lambda problem: SEVERITY(problem.status), reverse=True)
     return Result(
         name=getattr(check, "__name__", "?").replace("_", "-"),
@@ -98,21 +108,30 @@ def save(results: Iterable[Result], status: str, started: str) -> None:
     """Replace the status file as a whole: a reader never sees half of it."""
     checks = [asdict(result) for result in results]
     report = {"version": 1, "stanza": STANZA, "started": started, "finished": now(), "status": status, "checks": checks}
-    directory = Path(os.environ.get("IOP_STATE_PATH") or "/var/lib/iop-backup")
-    directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f".check-status.{os.getpid()}"
-    with temporary.open("w") as file:
-        file.write(json.dumps(report, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(directory / "check-status.json")
+    write(STATE / "check-status.json", json.dumps(report, indent=2) + "\n")
+
+
+def carry_out_all() -> list[Result]:
+    """Run all checks at the same time. One that does not end in time is left behind: perhaps nothing can end it."""
+    results: dict[Callable[[], Findings], Result] = {}
+    threads = {
+        check: threading.Thread(target=lambda check=check: results.update({check: carry_out(check)}), daemon=True)
+        for check in CHECKS
+    }
+    for thread in threads.values():
+        thread.start()
+    most = workers.cycle_limit() - limit("IOP_PROBE_TIMEOUT")
+    begun = time.monotonic()
+    for thread in threads.values():
+        thread.join(max(0, begun + most - time.monotonic()))
+    late = Problem("unknown", f"no result within {most} s", "a file system or a program hangs: see the other checks")
+    return [results.get(check) or sum_up(check, [late], [], begun) for check in CHECKS]
 
 
 def check() -> int:
     """Run all checks, print and save their results."""
     started = now()
-    with ThreadPoolExecutor(len(CHECKS)) as pool:
-        results = list(pool.map(carry_out, CHECKS))
+    results = carry_out_all()
     for result in results:
         sys.stdout.write(f"{result.line()}\n")
     status = max((result.status for result in results), key=SEVERITY)
@@ -124,14 +143,17 @@ def check() -> int:
     return EXIT_CODES[status]
 
 
-def backups() -> int:
+def backups(*, note: bool) -> int:
     """List the backups that a differential one can build on: of this cluster, in the first repository."""
+    if note:
+        note_options()
     answer = ask("pgbackrest", "info", "--output=json")
-    stanza = stanza_in(answer.stdout, STANZA) if answer.returncode == 0 else {"repo": [], "backup": []}
+    stanza = stanza_in(answer.stdout, STANZA) if answer.returncode == 0 else {"repo": [], "db": [], "backup": []}
     repo = stanza["repo"][:1]
-    for finding in (*said(answer), *judge_info({"repo": repo, "backup": []})):
+    for finding in (*said(answer), *judge_info(repo)):
         if isinstance(finding, Problem) and finding.status == "critical":
             raise finding
+    judge_shape(stanza)
     clusters = [{"id": db["id"], "repo-key": db["repo-key"]} for db in stanza["db"] if db["repo-key"] == repo[0]["key"]]
     for backup in sorted(stanza["backup"], key=lambda backup: int(backup["timestamp"]["stop"])):
         if backup["database"] == clusters[-1]:
@@ -140,41 +162,9 @@ def backups() -> int:
     return 0
 
 
-def age(time: str) -> float:
-    """Return how many seconds ago that was."""
-    return (datetime.now(timezone.utc) - datetime.strptime(time, "%Y-%m-%dT%H:%M:%S.%f%z")).total_seconds()
-
-
-def complaint(state: Mapping[str, Any], *, good: Collection[int], run_limit: int) -> str | None:
-    """Return what is wrong with a worker, or None. Runs may take ``run_limit`` seconds and end with ``good`` codes."""
-    silence, since, last = age(state["heartbeat"]), age(state["since"]), state["last"]
-    if silence > 6 * limit("IOP_HEARTBEAT"):
-        return f"no heartbeat for {silence:.0f} s: the worker is gone or hangs"
-    if state["state"] == "running" and since > run_limit:
-        return f"the run in progress has taken {since:.0f} s, more than {run_limit} s"
-    if last is None:
-        return None if state["state"] == "running" else "no run has started yet"
-    if last["exit_code"] not in good:
-        return f"the last run ended with exit code {last['exit_code']} at {last['finished']}: see the log"
-    if age(last["finished"]) > state["frequency"] + run_limit:
-        return f"the last run ended {age(last['finished']):.0f} s ago: one is due every {state['frequency']} s"
-    return None
-
-
 def worker(name: str) -> int:
     """Judge a worker."""
-    if name == "backup":
-        # 3: another backup was running, an operator's. If that one failed, the operator has seen it.
-        good, run_limit = {0, 3}, limit("DATABASE_BACKUP_LIMIT")
-    else:
-        # A warning (1) is in the check's own report. Its longest row of questions, each at its time limit:
-        good, run_limit = {0, 1}, limit("IOP_ARCHIVE_CHECK_TIMEOUT") + 4 * limit("IOP_PROBE_TIMEOUT")
-    path = Path(os.environ.get("IOP_STATE_PATH") or "/var/lib/iop-backup") / f"{name}.json"
-    try:
-        state = json.loads(path.read_text())
-        found = complaint(state, good=good, run_limit=run_limit)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        found = f"{path} does not say how it is: {error}"
+    found = workers.judge(name)
     sys.stdout.write(f"worker {name}: {found or 'ok'}\n")
     return 1 if found else 0
 
@@ -184,17 +174,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check")
-    commands.add_parser("backups")
+    commands.add_parser("backups").add_argument("--note", action="store_true")
     commands.add_parser("worker").add_argument("name", choices=("backup", "check"))
+    commands.add_parser("verify").add_argument("--while", type=int, default=0, dest="starter")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
         for name in LIMITS:
             limit(name)
+        for name in PERIODS:
+            period(name)
+        if arguments.command == "verify":
+            return verification.run(arguments.starter)
         if arguments.command == "worker":
             return worker(arguments.name)
-        return check() if arguments.command == "check" else backups()
+        return check() if arguments.command == "check" else backups(note=arguments.note)
     except Problem as problem:
         seen, hint = redact(problem.seen), redact(problem.hint)
         sys.stderr.write(f"ERROR: health.py: {seen}\nHINT: {hint}\n")
@@ -205,4 +200,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    for left in tuple(running):
+        kill(left)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # without waiting for threads that hang

@@ -11,17 +11,35 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 STANZA = os.environ.get("PGBACKREST_STANZA") or "iop"
 LIMITS = {
     "IOP_PROBE_TIMEOUT": 15,  # seconds for one answer of pgBackRest or PostgreSQL
     "IOP_ARCHIVE_CHECK_TIMEOUT": 90,  # seconds; longer than pgBackRest's archive-timeout, whose own reason says more
     "IOP_READY_LIMIT": 32,  # finished WAL segments that may wait for the archive
+    "IOP_READY_AGE": 90,  # seconds that the oldest of them may wait while none is archived
+    "IOP_WAL_VERIFY_SECONDS": 1,  # seconds of each cycle to compare WAL segments with the checksums in their names
+    "IOP_VERIFY_FREQUENCY": 86400,  # seconds from one pgbackrest verify to the next
+    "IOP_VERIFY_LIMIT": 21600,  # seconds that it may take, or be overdue
+    "IOP_SIZE_CHANGE": 10,  # how many times larger or smaller than the one before a backup may be
+    "IOP_SPACE_WARNING": 10,  # percent of a file system, and of its inodes, that have to be free
+    "IOP_SPACE_CRITICAL": 5,
+    "IOP_SPACE_ENOUGH": 50,  # GiB: with so much free, percentages do not matter
+    "IOP_SPACE_FORECAST": 21600,  # seconds ahead: a file system that will be full by then is reported
+    "IOP_SLOT_LIMIT": 1024,  # MiB of WAL that a replication slot may hold back while nobody reads it
     "DATABASE_BACKUP_LIMIT": 3600,  # seconds that a backup may take
     "IOP_HEARTBEAT": 10,  # seconds between two signs of life of a worker
+}
+# Periods, which may be long. Those without a default are judged only where they are set.
+PERIODS = {
+    "IOP_FULL_BACKUP_AGE": 604800,  # seconds after which backup.sh takes a full backup again
+    "DATABASE_BACKUP_FREQUENCY": None,  # seconds between two backups; set: a backup worker is expected
+    "IOP_RPO": None,  # seconds for which a commit may be nowhere but on the server; else both archive timeouts together
+    "IOP_RECOVERY_WINDOW": None,  # seconds back from now in which every moment has to be restorable
 }
 
 
@@ -33,11 +51,14 @@ class Problem(Exception):  # noqa: N818 - listed more often than raised
         self.status, self.seen, self.hint, self.code = status, seen, hint, code
 
 
-running: set[subprocess.Popen[str]] = set()
+Answer = TypeVar("Answer")
+Findings = Iterator["str | Problem"]
+
+running: set[subprocess.Popen[bytes]] = set()
 stopping = threading.Event()
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a program with all that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -59,8 +80,61 @@ def limit(name: str) -> int:
     return int(value)
 
 
+def period(name: str) -> int | None:
+    """Return the period of that name in seconds, or None if it is not set and has no default."""
+    value = os.environ.get(name) or PERIODS[name]
+    if value is None:
+        return None
+    if not re.fullmatch("[1-9][0-9]{0,9}", str(value)):
+        raise Problem("unknown", f"{name} is '{value}'", f"set {name} to a whole number of seconds, from 1")
+    return int(value)
+
+
+def once(question: Callable[[], Answer]) -> Callable[[], Answer]:
+    """Let the first of several threads ask, and give all of them the answer, or the Problem."""
+    lock = threading.Lock()
+    answers: list[Answer | Problem] = []
+
+    @wraps(question)
+    def shared() -> Answer:
+        with lock:
+            if not answers:
+                try:
+                    answers.append(question())
+                except Problem as problem:
+                    answers.append(problem)
+        answer = answers[0]
+        if isinstance(answer, Problem):
+            raise Problem(answer.status, answer.seen, answer.hint, answer.code)
+        return answer
+
+    return shared
+
+
+def broken(*rules: tuple[object, str, str, str]) -> Iterator[Problem]:
+    """Yield a problem for each rule that does not hold; a rule is (holds, status, what is seen, what to do)."""
+    return (Problem(status, seen, hint) for holds, status, seen, hint in rules if not holds)
+
+
+def some(names: Iterable[str]) -> str:
+    """Name the first few of many."""
+    found = list(names)
+    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+
+
 def ask(*argv: str, within: str = "IOP_PROBE_TIMEOUT") -> subprocess.CompletedProcess[str]:
     """Run a program; raise an unknown :class:`Problem` if it cannot be run or takes longer than the named limit."""
+    answer = fetch_bytes(*argv, within=within)
+    stdout, stderr = (text.decode(errors="replace") for text in (answer.stdout, answer.stderr))
+    return subprocess.CompletedProcess(argv, answer.returncode, stdout, stderr)
+
+
+def fetch_bytes(*argv: str, within: str = "IOP_PROBE_TIMEOUT") -> subprocess.CompletedProcess[bytes]:
+    """Do the same for output that is no text.
+
+    Nothing that may hang is done in this process itself. A program that does not answer is killed, and not waited for:
+    one that reads from a dead mount cannot even be killed.
+    """
     seconds = limit(within)
     logging = {"PGBACKREST_LOG_LEVEL_STDERR": "warn", "PGBACKREST_LOG_LEVEL_CONSOLE": "off"}
     try:
@@ -69,8 +143,6 @@ def ask(*argv: str, within: str = "IOP_PROBE_TIMEOUT") -> subprocess.CompletedPr
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
             env={"PGCONNECT_TIMEOUT": "5", **os.environ, **logging, "PGBACKREST_STANZA": STANZA},
             start_new_session=True,
         )

@@ -10,14 +10,12 @@ import ctypes
 import gzip
 import hashlib
 import json
-import os
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probes import STANZA, ask, limit, said, stanza_in
+from probes import STANZA, Problem, ask, fetch_bytes, said, stanza_in
 
 SIZES = (1 << 24, 1 << 26, 1 << 28, 1 << 30)
 """Room for an unpacked segment, in bytes: 16 MiB, PostgreSQL's default, up to 1 GiB, the most that it allows."""
@@ -98,9 +96,9 @@ def read_backup(entry: dict[str, Any]) -> Backup:
     )
 
 
-def listing(path: str) -> dict[str, Any]:
+def listing(path: str, *options: str) -> dict[str, Any]:
     """Return what lies in the repository under a path: names relative to it, each with type, size and time."""
-    answer = ask("pgbackrest", "repo-ls", "--recurse", "--output=json", path)
+    answer = ask("pgbackrest", "repo-ls", *options, "--recurse", "--output=json", path)
     document = re.search(r"^\{.*\}", answer.stdout, re.MULTILINE | re.DOTALL)
     if answer.returncode or not document:
         words = "; ".join(problem.seen for problem in said(answer))
@@ -108,15 +106,12 @@ def listing(path: str) -> dict[str, Any]:
     return dict(json.loads(document[0]))
 
 
-def fetch(path: str, checksum: str = "") -> bytes:
+def fetch(path: str, checksum: str = "", *options: str) -> bytes:
     """Return a file of the repository, unpacked; raise Refused if it is not of that checksum, which its name has."""
-    environment = {**os.environ, "PGBACKREST_LOG_LEVEL_CONSOLE": "off", "PGBACKREST_LOG_LEVEL_STDERR": "error"}
-    argv = ("pgbackrest", "repo-get", path)
     try:
-        seconds = limit("IOP_PROBE_TIMEOUT")
-        answer = subprocess.run(argv, check=False, capture_output=True, env=environment, timeout=seconds)
-    except subprocess.TimeoutExpired as error:
-        raise Refused(f"no answer from pgbackrest repo-get {path}", "does the repository hang?") from error
+        answer = fetch_bytes("pgbackrest", "repo-get", *options, path)
+    except Problem as problem:
+        raise Refused(f"{problem.seen} {path}", "does the repository hang?") from problem
     if answer.returncode:
         words = " ".join(answer.stderr.decode(errors="replace").split())
         raise Refused(f"{path} in the repository cannot be read: {words}", HINT)

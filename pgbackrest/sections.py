@@ -179,9 +179,8 @@ def ask_repository() -> dict[str, Any]:
         if problem.status == "critical":
             raise problem
     stanza = stanza_in(answer.stdout, STANZA)
-    for finding in judge_info({**stanza, "backup": []}):
-        if isinstance(finding, Problem) and finding.status == "critical":
-            raise finding
+    for problem in judge_info(stanza["repo"]):
+        raise problem
     return stanza
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from probes import STANZA, ask
 from repository import Backup, Refused, fetch, format_lsn, listing, parse_lsn
 
-_SEGMENT = re.compile(r"(?:.*/)?(([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8}))-([0-9a-f]{40})(\.\w+)?")
+SEGMENT = re.compile(r"(?:.*/)?(([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8}))-([0-9a-f]{40})(\.\w+)?")
 _RECORD = re.compile(r"tx: +(\d+), lsn: ([0-9A-F/]+), prev \S+, desc: (.*)")
 _END = re.compile(r"(?:COMMIT|ABORT)(?:_PREPARED (\d+):)? (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}) UTC")
 
@@ -77,7 +77,7 @@ class Archive:
     def load(self) -> None:
         """Look into the repository; called again, see what has come since."""
         listed = listing(f"archive/{STANZA}/{self.identity}")
-        found = [(match, entry) for name, entry in listed.items() for match in [_SEGMENT.fullmatch(name)] if match]
+        found = [(match, entry) for name, entry in listed.items() for match in [SEGMENT.fullmatch(name)] if match]
         if not found:
             raise Refused("the repository holds no archived WAL", "see ./control.sh check")
         histories = (name for name in listed if re.fullmatch(r"[0-9A-F]{8}\.history", name))
