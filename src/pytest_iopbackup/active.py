@@ -22,7 +22,8 @@ from pytest_iopbackup.items import ScenarioFile, ScenarioItem
 from pytest_iopbackup.listing import registry_of
 from pytest_iopbackup.options import Options
 from pytest_iopbackup.progress import Narrator
-from pytest_iopbackup.record import RunRecord, ScenarioRecord, Verdict
+from pytest_iopbackup.proven import Verdict
+from pytest_iopbackup.record import RunRecord, ScenarioRecord
 from pytest_iopbackup.reports import codec, table, writer
 from pytest_iopbackup.scenario.catalog import is_group, select
 from pytest_iopbackup.scenario.model import Dataset, Scenario
@@ -48,9 +49,15 @@ class Active:
         self._not_run: Mapping[str, str] = {}
         """Scenarios that were meant but cannot run here, and why."""
         self._records: list[ScenarioRecord] = []
+        self._following: Scenario | None = None
+        """The scenario that this process runs next."""
         try:
-            self._session = Session(options, self._run.rpartition("-")[2], worker.get("workerid", "main"))
-        except IopError as error:
+            self.registry = registry_of(config)
+            run = self._run.rpartition("-")[2]
+            self._session = Session(options, run, worker.get("workerid", "main"), self.registry.faults)
+        except (IopError, pytest.UsageError) as error:
+            if not options.scenarios:  # then it is a test that has asked for a stack
+                raise pytest.fail.Exception(str(error), pytrace=False) from None
             raise pytest.UsageError(str(error)) from None
         if threading.current_thread() is threading.main_thread():
             self._sigterm = signal.signal(signal.SIGTERM, _interrupt)
@@ -59,9 +66,9 @@ class Active:
         """Find the scenarios asked for, and whether they can run here; raises pytest.UsageError."""
         config = self._config
         try:
-            folders = registry_of(config).scenario_folders
+            folders = self.registry.scenario_folders
             wanted, base = self._options.scenarios, self._options.scenario_base
-            named = select([word for word in wanted if not is_group(word)], folders, base)
+            named = select([word for word in wanted if not is_group(word, folders)], folders, base)
             self._selected, self._not_run, kinds = self._session.sort_out(select(wanted, folders, base), named)
             if not self._is_worker:  # a worker's controller has seen to it
                 writer.make_parent(self._options.report_dir)
@@ -75,12 +82,13 @@ class Active:
     def run(self, scenario: Scenario) -> ScenarioRecord:
         """Run a scenario on a fresh stack."""
         with self._announcing_kept():
-            return self._session.run(scenario, self._narrator())
+            return self._session.run(scenario, self._narrator(), self._following)
 
     def provide_for(self, item: pytest.Item) -> Iterator[Drill]:
         """Give a stack for one test; trouble with it is told in its own words, without a traceback into the harness."""
         try:
-            with self._announcing_kept(), self._session.provide(_dataset(item), lambda _name: nothing) as drill:
+            ordered = self._session.provide(_dataset(item), lambda _name: nothing, variables=_variables(item))
+            with self._announcing_kept(), ordered as drill:
                 yield drill
                 drill.failed = item.stash.get(_FAILED, False)
         except IopError as error:
@@ -99,6 +107,11 @@ class Active:
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> ScenarioFile | None:
         """Collect the files of the selected scenarios, and no other YAML."""
         return ScenarioFile.make(parent, file_path, self) if file_path in self._selected else None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, nextitem: pytest.Item | None) -> None:
+        """Note what follows: it may have the stack of the trial that runs now."""
+        self._following = nextitem.scenario if isinstance(nextitem, ScenarioItem) else None
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -143,8 +156,11 @@ class Active:
         for name, why in self._not_run.items():
             terminalreporter.write_line(f"NOT RUN: {name}: {why}")
         if self._records:
-            terminalreporter.section("backup drills")
-            terminalreporter.write_line(table.run_table(self._record()))
+            record = self._record()
+            for title, text in (("backup drills", table.run_table(record)), ("faults", table.fault_table(record))):
+                if text:
+                    terminalreporter.section(title)
+                    terminalreporter.write_line(text)
             for kept in filter(None, (scenario.kept for scenario in self._records)):
                 terminalreporter.write_line(f"kept: {kept}")
             terminalreporter.write_line(f"\n{self._ending}")
@@ -163,6 +179,7 @@ class Active:
             finished=datetime.now(timezone.utc),
             versions=scenarios[0].versions,
             scenarios=scenarios,
+            not_run=self._not_run,
             verdict=Verdict.worst(scenario.verdict for scenario in scenarios),
         )
 
@@ -196,6 +213,18 @@ def _dataset(item: pytest.Item) -> Dataset:
             hint="@pytest.mark.iop_dataset(users=500, seed=7)",
         )
     return Dataset(**marker.kwargs)
+
+
+def _variables(item: pytest.Item) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for marker in reversed(list(item.iter_markers("iop_variables"))):  # the nearest one last
+        if marker.args:
+            raise UsageError(
+                f"iop_variables takes variables by name; {item.nodeid} gives it something else",
+                hint="@pytest.mark.iop_variables(PGBACKREST_CHECK_FREQUENCY=1)",
+            )
+        found.update({name: str(value) for name, value in marker.kwargs.items()})
+    return found
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_iopbackup.cluster import checks, operate, pgbackrest, restore, schedule, targets
-from pytest_iopbackup.dataset.ledger import Ledger
+from pytest_iopbackup.cluster.lsn import parse_lsn
+from pytest_iopbackup.dataset.ledger import Ledger, Outcome
 from pytest_iopbackup.dataset.workload import WorkloadSpec, run_workload
 from pytest_iopbackup.errors import IopError, UsageError
+from pytest_iopbackup.faults.base import Fault, injected
+from pytest_iopbackup.faults.site import Site
 from pytest_iopbackup.history import History
 from pytest_iopbackup.limits import Limits
+from pytest_iopbackup.names import suggest
 from pytest_iopbackup.proof import rowset
 from pytest_iopbackup.proof.compare import compare
 from pytest_iopbackup.proof.judge import judge, request_ids
 from pytest_iopbackup.proof.mark import take_mark
 from pytest_iopbackup.proof.verdict import describe, verdict
+from pytest_iopbackup.proven import ProofFacts, RestoreFacts, Verdict
 from pytest_iopbackup.record import (
     BackupFacts,
     CheckFacts,
     MarkFacts,
     MistakeFacts,
     OperationFacts,
-    ProofFacts,
-    RestoreFacts,
     ScheduleFacts,
-    Verdict,
     WriteFacts,
 )
-from pytest_iopbackup.stack.base import Service, Stack
+from pytest_iopbackup.stack.base import Restorable, Service, Stack
 
 if TYPE_CHECKING:
     import psycopg
@@ -48,19 +52,35 @@ class Drill:
     """
 
     def __init__(
-        self, stack: Stack, evidence: Path, *, seed: int, limits: Limits, variables: Mapping[str, str] | None = None
+        self,
+        stack: Stack,
+        evidence: Path,
+        *,
+        seed: int,
+        limits: Limits,
+        variables: Mapping[str, str] | None = None,
+        faults: Mapping[str, type[Fault]] | None = None,
+        before: tuple[str, ...] = (),
+        writes: int = 0,
     ) -> None:
         self.stack = stack
         self.seed = seed
         self.limits = limits
         self.variables: Mapping[str, str] = variables or {}
         """Variables of the deployed system that differ from their defaults."""
+        self.faults: Mapping[str, type[Fault]] = faults or {}
+        """What can be broken on purpose, by name."""
         self._history = History(evidence)
         self.progress: Progress = nothing
         self.failed = False
         """Whether what ran on it did not pass: ``--iop-keep=failed`` then leaves the stack's directory."""
-        self._seeded: frozenset[str] = frozenset()
-        self._writes = 0
+        self.unharmed = False
+        """Whether all that was done to it was healed, and seen to be: another trial may follow on it."""
+        self.before = before
+        """The trials before, on the same stack."""
+        self.writes = writes
+        """How often the workload has written to its database."""
+        self._seeded: frozenset[str] | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -84,11 +104,11 @@ class Drill:
 
     def write(self, transactions: int, clients: int = 4) -> WriteFacts:
         """Let the workload commit ``transactions``, and keep them in the ledger; clients that lose the server stop."""
-        if not self._writes:
+        if self._seeded is None:
             with self.stack.connect() as connection:
                 self._seeded = request_ids(connection)
-        self._writes += 1
-        spec = WorkloadSpec(seed=self.seed, number=self._writes, transactions=transactions, clients=clients)
+        self.writes += 1
+        spec = WorkloadSpec(seed=self.seed, number=self.writes, transactions=transactions, clients=clients)
         stats = run_workload(self.stack.connect, spec, self.ledger, self.progress)
         return WriteFacts(
             clients=clients,
@@ -98,12 +118,19 @@ class Drill:
             not_attempted=stats.not_attempted,
         )
 
-    def mark(self, name: str) -> MarkFacts:
-        """Take a point to recover to, with the row sets expected there. Raises UsageError for a name used before."""
+    def mark(self, name: str, *, settled: bool = True) -> MarkFacts:
+        """Take a point to recover to, with the row sets expected there. Raises UsageError for a name used before.
+
+        Not ``settled``, it can be taken while nothing is archived; :meth:`settle` waits until it can be restored to.
+        """
         place = self._history.place_for_mark(name)
-        mark = take_mark(self.stack, name, place, self.limits, self.progress)
+        mark = take_mark(self.stack, name, place, self.limits, self.progress, settled=settled)
         self._history.add_mark(mark)
         return mark.facts
+
+    def settle(self, mark: str) -> None:
+        """Wait until all WAL that a restore to a mark needs is in the repository. Raises DeadlineError."""
+        pgbackrest.await_archived(self.stack, self._history.mark(mark).segment, self.limits)
 
     def mistake(self, statement: str) -> MistakeFacts:
         """Run SQL that a human should not have run. Raises UsageError when it hit no row: that hurts nobody."""
@@ -130,6 +157,22 @@ class Drill:
         facts = restore.restore(self.stack, target, self.limits, files=self.progress, replay=self.progress)
         self._history.give_up(target, mark, facts)
         return facts
+
+    def rehearse(
+        self, mark: str, by: str = "name", *, base: str | None = None, limits: Limits | None = None
+    ) -> tuple[RestoreFacts, ProofFacts]:
+        """Restore beside the running stack, which goes on, and compare with a mark.
+
+        ``by`` default restores to the end of the archived WAL; the mark then says what has to be there. ``base`` is the
+        label of the backup to begin with; without it, the newest that will do.
+        """
+        target = replace(self._history.target(None if by == "default" else mark, by), backup_set=base)
+        copy = self.stack.copy()
+        try:
+            facts = restore.restore(copy, target, limits or self.limits, resume=())
+            return facts, self.prove(mark, copy)
+        finally:
+            copy.close()
 
     def restore_kept(self, mark: str) -> tuple[tuple[RestoreFacts, ...], ProofFacts]:
         """Restore each backup that the repository keeps, the newest first; each must hold exactly a mark's rows.
@@ -180,13 +223,13 @@ class Drill:
         """Try every kind of wrong confirmation token; raises IopError when one is not blocked."""
         return operate.refuse_wrong_tokens(self.stack, self.limits)
 
-    def prove(self, mark: str) -> ProofFacts:
-        """Compare the database with a mark and with the ledger; returns what was found, good or bad."""
+    def prove(self, mark: str, on: Restorable | None = None) -> ProofFacts:
+        """Compare the database, or a copy, with a mark and with the ledger; returns what was found, good or bad."""
         expected = self._history.mark(mark)
-        with self.stack.connect(autocommit=False) as connection:
+        with (on or self.stack).connect(autocommit=False) as connection:
             found = compare(expected.capture, connection, self.progress)
             judgement = None
-            if self._writes:
+            if self._seeded is not None:
                 judgement = judge(self._history.entries(mark), expected.facts.time, connection, seeded=self._seeded)
         return ProofFacts(
             mark=mark,
@@ -207,6 +250,17 @@ class Drill:
             raise AssertionError(f"{outcome.value}: {reason}\n{describe(facts)}")
         return facts
 
+    def committed_between(self, mark: str, backup: BackupFacts) -> tuple[str, ...]:
+        """Name the transactions acknowledged after a mark and before a backup's end, by the ledger."""
+        after = parse_lsn(self._history.mark(mark).facts.lsn)
+        return tuple(
+            f"{entry.request_id} at {entry.lsn}"
+            for entry in self._history.entries(mark)
+            if entry.outcome is Outcome.ACKNOWLEDGED
+            and entry.lsn is not None
+            and after < parse_lsn(entry.lsn) <= parse_lsn(backup.stop_lsn)
+        )
+
     def rows(self, table: str) -> rowset.RowSet:
         """Return a table's present row set: how many rows, and their digest. ``table`` is ``schema.table``."""
         with self.stack.connect(autocommit=False) as connection:
@@ -215,6 +269,24 @@ class Drill:
     def logs(self) -> Mapping[str, str]:
         """Return the last lines of each of the stack's logs."""
         return self.stack.logs()
+
+    def fault(self, name: str) -> Fault:
+        """Return a new fault of that name. Raises UsageError: with the nearest name, or why it cannot be done here."""
+        if name not in self.faults:
+            raise UsageError(f"there is no fault {name!r}", hint=suggest(name, self.faults))
+        obstacle = self.faults[name].obstacle(self.stack.kind)
+        if obstacle:
+            raise UsageError(obstacle)
+        return self.faults[name]()
+
+    @contextmanager
+    def broken(self, name: str) -> Iterator[str]:
+        """Break something, and heal it whatever happens; gives the evidence that it is broken.
+
+        Raises ProofError where it is not broken after all, HealError where it cannot be healed.
+        """
+        with injected(self.fault(name), Site(self.stack, self.limits)) as evidence:
+            yield evidence
 
     def check(self) -> tuple[CheckFacts, ...]:
         """Run the stack's own checks once. Raises IopError when one is not ok."""

@@ -10,7 +10,8 @@
     ├── CommandError        a program ended with an exit code that was not expected
     ├── DeadlineError       a condition was not met before its deadline
     ├── RecoveryError       PostgreSQL refused or ended recovery; carries its own words
-    └── ProofError          a comparison could not be carried out (never: it found a difference)
+    ├── ProofError          a comparison could not be carried out (never: it found a difference)
+    └── HealError           what was broken on purpose could not be undone
 
 Messages say what was checked, what is wrong and what to do; the last part is ``hint``.
 """
@@ -69,3 +70,7 @@ class RecoveryError(IopError):
 
 class ProofError(IopError):
     """A comparison could not be carried out; the verdict is then ``unknown``."""
+
+
+class HealError(IopError):
+    """What was broken on purpose could not be undone; the verdict is then ``unknown``."""

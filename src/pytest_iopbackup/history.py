@@ -14,7 +14,8 @@ from pytest_iopbackup.dataset.ledger import Entry, Ledger, Outcome
 from pytest_iopbackup.errors import UsageError
 from pytest_iopbackup.names import suggest
 from pytest_iopbackup.proof.mark import Mark
-from pytest_iopbackup.record import BackupFacts, RestoreFacts
+from pytest_iopbackup.proven import RestoreFacts
+from pytest_iopbackup.record import BackupFacts
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,13 @@ import pytest
 
 from pytest_iopbackup.cluster.targets import By, Target, validate
 from pytest_iopbackup.errors import ScenarioError, TargetError
+from pytest_iopbackup.names import suggest
 from pytest_iopbackup.proof.verdict import describe
-from pytest_iopbackup.record import ScenarioRecord, Verdict
+from pytest_iopbackup.proven import Verdict
+from pytest_iopbackup.record import ScenarioRecord
 from pytest_iopbackup.reports.table import step_table
 from pytest_iopbackup.scenario.loader import load_scenario
-from pytest_iopbackup.scenario.model import Restore, Scenario
+from pytest_iopbackup.scenario.model import Fault, Restore, Scenario
 
 if TYPE_CHECKING:
     from pytest_iopbackup.active import Active
@@ -47,6 +49,7 @@ class ScenarioFile(pytest.File):
         try:
             scenario = load_scenario(self.path)
             _check_targets(scenario)
+            _check_faults(scenario, self.active.registry.faults)
         except ScenarioError as error:
             raise self.CollectError(str(error)) from None
         item: ScenarioItem = ScenarioItem.from_parent(self, name=scenario.name)
@@ -88,6 +91,16 @@ def _check_targets(scenario: Scenario) -> None:
                 validate(Target(by=By(action.by), value=action.value), datetime.now(timezone.utc))
             except TargetError as error:
                 raise ScenarioError(f"{scenario.path}:{step.line}: {error.message}", hint=error.hint) from None
+
+
+def _check_faults(scenario: Scenario, known: Collection[str]) -> None:
+    """Raise ScenarioError for a fault that nobody has registered."""
+    for step in scenario.steps:
+        if isinstance(step.action, Fault) and step.action.name not in known:
+            raise ScenarioError(
+                f"{scenario.path}:{step.line}: there is no fault {step.action.name!r}",
+                hint=suggest(step.action.name, known),
+            )
 
 
 def _explain(record: ScenarioRecord) -> str:

@@ -30,10 +30,14 @@ class Limits:
     restore: float = 3600
     recovery: float = 3600
     """From the start of a restored server to the end of recovery."""
+    proof: float = 20
+    """Something broken on purpose until it is seen to be broken."""
     lock: float = 10
     """A mark's SHARE locks, all attempts together."""
     build: float = 3600
     """Another process until it has built the template."""
+    scale: float = 1
+    """``--iop-timeout-scale`` itself, for limits that stand elsewhere: a fault's detection."""
 
     def scaled(self, factor: float) -> Limits:
         """Return the same limits, each multiplied by ``factor``."""

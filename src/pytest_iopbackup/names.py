@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 
-def suggest(wrong: str, valid: Iterable[str]) -> str:
-    """Return "did you mean …? …": the nearest valid name, where one is near, and all of them."""
+def suggest(wrong: str, valid: Iterable[str], unlisted: Iterable[str] = ()) -> str:
+    """Return "did you mean …? …": the nearest name, where one is near, and all valid ones but the unlisted."""
     names = sorted(valid)
-    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(wrong, [*names, *unlisted], n=1, cutoff=0.5)
     listed = "valid: " + (", ".join(names) or "none")
     return f"did you mean {near[0]!r}? {listed}" if near else listed

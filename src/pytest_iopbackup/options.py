@@ -56,7 +56,11 @@ def add_options(parser: pytest.Parser) -> None:
     add("keep", "leave a stack's directory: never (default), failed or always", choices=KEEP)
     add("report-dir", "where reports are written (default: reports, below the root directory)", metavar="DIR")
     add("timeout-scale", "multiply every time limit by this (default 1)", type=float, metavar="X")
-    add("work-dir", "where stacks live while they run (default: the temporary directory)", metavar="DIR")
+    add(
+        "work-dir",
+        "where stacks live meanwhile (default: TMPDIR, or memory if 6 GiB are free, or /tmp)",
+        metavar="DIR",
+    )
     add("pg-bin", "directory of PostgreSQL's programs (default: searched for)", metavar="DIR")
     add("pgbackrest", "pgBackRest's program (default: searched for)", metavar="FILE")
     add(

@@ -5,28 +5,14 @@ Sizes are bytes, durations seconds, times UTC. ``SCHEMA_VERSION`` grows when a f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+
+from pytest_iopbackup.detection import FaultFacts
+from pytest_iopbackup.proven import ProofFacts, RestoreFacts, Verdict
 
 SCHEMA_VERSION = 1
-
-
-class Verdict(str, Enum):
-    """``unknown`` (the harness could not find out) never counts as passed."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-
-    @staticmethod
-    def worst(verdicts: Iterable[Verdict]) -> Verdict:
-        """Combine verdicts: failed over unknown over passed. Nothing judged is ``unknown``."""
-        found = set(verdicts)
-        if Verdict.FAILED in found:
-            return Verdict.FAILED
-        return Verdict.PASSED if found == {Verdict.PASSED} else Verdict.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,109 +71,6 @@ class MistakeFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreFacts:
-    """A restore: what was asked for, what PostgreSQL says it reached, and how long each part took."""
-
-    by: str
-    target: str | None
-    backup_set: str
-    target_timeline: int | None
-    reached: str
-    """PostgreSQL's own words on where recovery ended."""
-    last_transaction: datetime | None
-    """Commit time of the last transaction replayed, from PostgreSQL's log."""
-    timeline: int
-    """The timeline the restored server writes on."""
-    stop_seconds: float
-    """Workers and server stopped, data directory emptied."""
-    restore_seconds: float
-    """``pgbackrest restore``: files copied back."""
-    replay_seconds: float
-    """Server started until recovery ended: WAL fetched and replayed."""
-    ready_seconds: float
-    """Recovery ended until the first transaction could be committed."""
-
-    @property
-    def outage_seconds(self) -> float:
-        """From the order to stop until the first transaction could be committed."""
-        return self.stop_seconds + self.restore_seconds + self.replay_seconds + self.ready_seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Differing:
-    """Rows that differ in one way: how many in all, and some of them by key."""
-
-    total: int = 0
-    examples: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableComparison:
-    """One table's row set against the expected one."""
-
-    table: str
-    expected_rows: int
-    actual_rows: int
-    expected_digest: str
-    actual_digest: str
-    missing: Differing = field(default_factory=Differing)
-    unexpected: Differing = field(default_factory=Differing)
-    changed: Differing = field(default_factory=Differing)
-
-    @property
-    def equal(self) -> bool:
-        """Whether both row sets are the same; counts alone prove nothing."""
-        return self.expected_rows == self.actual_rows and self.expected_digest == self.actual_digest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Anything beside rows that is not as expected: a sequence, a constraint, a role."""
-
-    kind: str
-    name: str
-    expected: str
-    actual: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerJudgement:
-    """What the workload committed against what is there, transaction by transaction.
-
-    lost: acknowledged at or before the target, not there. unexpected: committed after the target, rolled back or
-    never attempted, there. recovered: outcome unknown to the client, there.
-    """
-
-    acknowledged: int
-    """Transactions that must be there."""
-    rows: int
-    """Rows whose last committed state was looked up."""
-    lost: Differing = field(default_factory=Differing)
-    unexpected: Differing = field(default_factory=Differing)
-    recovered: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProofFacts:
-    """The whole comparison of a database against a mark."""
-
-    mark: str
-    algorithm: str
-    tables: tuple[TableComparison, ...]
-    sequences: int
-    objects: int
-    findings: tuple[Finding, ...]
-    ledger: LedgerJudgement | None
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    """Tables whose rows were not compared, and why: unlogged ones, foreign ones."""
-
-    @property
-    def rows(self) -> int:
-        """Rows read on the restored side."""
-        return sum(table.actual_rows for table in self.tables)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckFacts:
     """One named result of the stack's own checks."""
 
@@ -195,6 +78,8 @@ class CheckFacts:
     status: str
     seen: str
     hint: str
+    code: int | None = None
+    """pgBackRest's error code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +127,7 @@ class StepRecord:
     restores: tuple[RestoreFacts, ...] = ()
     """Of each kept backup, the newest first."""
     operation: OperationFacts | None = None
+    fault: FaultFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,4 +169,6 @@ class RunRecord:
     versions: Mapping[str, str]
     scenarios: tuple[ScenarioRecord, ...]
     verdict: Verdict
+    not_run: Mapping[str, str] = field(default_factory=dict)
+    """Scenarios that were meant but could not be run here, and why: they have not passed."""
     schema_version: int = SCHEMA_VERSION

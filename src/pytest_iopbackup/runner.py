@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from pytest_iopbackup.blame import blame, words
 from pytest_iopbackup.drill import Drill
-from pytest_iopbackup.errors import DeadlineError, IopError, MachineError, ProofError, TargetError, UsageError
+from pytest_iopbackup.errors import IopError
 from pytest_iopbackup.progress import Narrator
 from pytest_iopbackup.proof.verdict import verdict
-from pytest_iopbackup.record import ScenarioRecord, StepRecord, Verdict
+from pytest_iopbackup.proven import Verdict
+from pytest_iopbackup.record import ScenarioRecord, StepRecord
 from pytest_iopbackup.reports.text import note
 from pytest_iopbackup.scenario import model
 from pytest_iopbackup.stack.supply import Stage
+from pytest_iopbackup.trial import Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +55,8 @@ def run_scenario(scenario: model.Scenario, setting: Setting, narrator: Narrator)
             logs = drill.logs() if drill.failed else {}
         outcome, reason = _conclude(steps)
     except Exception as error:  # whatever it is, it is a verdict with a reason
-        outcome = Verdict.worst([*(step.verdict for step in steps), _blame(error)])
-        reason = f"{'taking the stack down' if steps else 'bringing the stack up'}: {_words(error)}"
+        outcome = Verdict.worst([*(step.verdict for step in steps), blame(error)])
+        reason = f"{'taking the stack down' if steps else 'bringing the stack up'}: {words(error)}"
         if steps and steps[-1].reason:
             reason = f"{steps[-1].reason}; and {reason}"
         if begun is None:
@@ -92,10 +94,12 @@ def _run_steps(scenario: model.Scenario, drill: Drill, narrator: Narrator) -> li
         try:
             facts = _VERBS[type(step.action)](drill, step.action)
             outcome = Verdict.PASSED
-            if "proof" in facts:
+            if "fault" in facts:
+                outcome, reason = facts["fault"].verdict, facts["fault"].trouble
+            elif "proof" in facts:
                 outcome, reason = verdict(facts["proof"])
         except Exception as error:  # whatever it is, it is a verdict with a reason
-            outcome, reason = _blame(error), _words(error)
+            outcome, reason = blame(error), words(error)
         record = StepRecord(
             number=number,
             verb=step.verb,
@@ -122,22 +126,6 @@ def _conclude(steps: list[StepRecord]) -> tuple[Verdict, str | None]:
     if not any(step.proof for step in steps):
         return Verdict.UNKNOWN, "no step compared rows with a mark, so nothing is proven: add 'expect'"
     return outcome, None
-
-
-def _blame(error: Exception) -> Verdict:
-    """Say whether an error speaks of the system under test, or of the harness's inability to find out."""
-    if isinstance(error, TargetError):  # asked for rightly or not: it cannot be restored
-        return Verdict.FAILED
-    could_not_find_out = isinstance(error, (ProofError, MachineError, DeadlineError, UsageError))
-    return Verdict.UNKNOWN if could_not_find_out or not isinstance(error, IopError) else Verdict.FAILED
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, IopError):
-        return str(error)
-    if isinstance(error, OSError):
-        return f"the machine: {error}"
-    return "".join(traceback.format_exception_only(error)).strip()
 
 
 def _backup(drill: Drill, action: model.Backup) -> dict[str, Any]:
@@ -198,6 +186,11 @@ def _check(drill: Drill, _: model.Check) -> dict[str, Any]:
     return {"checks": drill.check()}
 
 
+def _fault(drill: Drill, action: model.Fault) -> dict[str, Any]:
+    facts = Trial(drill, drill.fault(action.name)).run()
+    return {"fault": facts, "proof": facts.proofs[-1] if facts.proofs else None}
+
+
 _VERBS: Mapping[type, Callable[[Drill, Any], dict[str, Any]]] = {
     model.Backup: _backup,
     model.Write: _write,
@@ -212,4 +205,5 @@ _VERBS: Mapping[type, Callable[[Drill, Any], dict[str, Any]]] = {
     model.RestoreKept: _restore_kept,
     model.Control: _control,
     model.Refuse: _refuse,
+    model.Fault: _fault,
 }

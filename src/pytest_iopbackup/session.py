@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import cached_property, partial
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,15 +20,18 @@ from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import MachineError, ScenarioError, UsageError
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.progress import Narrator
+from pytest_iopbackup.relay import WAL_SEGMENT, Relay, Runner, Wanted, wanted_by
 from pytest_iopbackup.runner import Setting, run_scenario
 from pytest_iopbackup.scenario.loader import load_scenario
 from pytest_iopbackup.scenario.model import Dataset, Scenario
 from pytest_iopbackup.stack.base import Stack
 from pytest_iopbackup.stack.local_supply import LocalSupply
+from pytest_iopbackup.stack.location import base_directories, base_directory
 from pytest_iopbackup.stack.supply import Order, Stage, Supply
-from pytest_iopbackup.stack.workspace import Swept, Workspace, base_directory, keep, sweep
+from pytest_iopbackup.stack.workspace import Swept, Workspace, keep, sweep
 
 if TYPE_CHECKING:
+    from pytest_iopbackup.faults.base import Fault
     from pytest_iopbackup.options import Options
     from pytest_iopbackup.record import ScenarioRecord
 
@@ -36,8 +39,11 @@ if TYPE_CHECKING:
 class Session:
     """One pytest process of a run. ``run`` names the run, which pytest-xdist's workers share; ``process`` this one."""
 
-    def __init__(self, options: Options, run: str, process: str = "main") -> None:
+    def __init__(
+        self, options: Options, run: str, process: str = "main", faults: Mapping[str, type[Fault]] | None = None
+    ) -> None:
         self.options = options
+        self.faults: Mapping[str, type[Fault]] = faults or {}
         self.limits = Limits().scaled(options.timeout_scale)
         self.swept: tuple[Swept, ...] = ()
         self.kept: list[Path] = []
@@ -46,6 +52,7 @@ class Session:
         self._process = process
         self._stacks = 0
         self._workspace: Workspace | None = None
+        self._relay = Relay()
 
     @cached_property
     def _local(self) -> Supply:
@@ -90,7 +97,8 @@ class Session:
         """The run's directory, made or joined at first use after a sweep. Raises MachineError."""
         if self._workspace is None:
             base = base_directory(self.options.work_dir)
-            self.swept = sweep(base)
+            places = (base,) if self.options.work_dir else base_directories()
+            self.swept = tuple(swept for place in places for swept in sweep(place))
             self._workspace = Workspace(base, self._run)
         return self._workspace
 
@@ -105,9 +113,12 @@ class Session:
         not_run: dict[str, str] = {}
         kinds: set[str | None] = set()
         for path in paths:
-            kind = _only_kind(path)
+            scenario = _readable(path)
+            kind = scenario.stack if scenario else None
             try:
                 self._refuse_kind(path, kind)
+                if scenario:
+                    self._refuse_faults(scenario)
             except (UsageError, MachineError) as error:
                 if path in named:
                     raise
@@ -124,20 +135,39 @@ class Session:
             raise UsageError(f"scenario {path.stem!r} runs on the {kind} stack only", hint=f"--iop-stack={kind}")
         self.supply(kind).prepare()
 
+    def _refuse_faults(self, scenario: Scenario) -> None:
+        """Raise UsageError for a fault that cannot be done here; of one that is not known, collection tells."""
+        known = [self.faults[name] for name in scenario.faults if name in self.faults]
+        obstacles = [fault.obstacle(self.supply(scenario.stack).kind) for fault in known]
+        hint = "run it where it can be done; by tag, or with all faults, it counts as not run"
+        for obstacle in filter(None, obstacles):
+            raise UsageError(obstacle, hint=hint)
+
     def prepare(self, kinds: Iterable[str | None]) -> None:
         """Find out before anything runs whether it can. Raises MachineError or UsageError."""
         for kind in sorted(set(kinds), key=str):
             self.supply(kind).prepare()
         _ = self.workspace
 
-    def run(self, scenario: Scenario, narrator: Narrator) -> ScenarioRecord:
-        """Run a scenario on a fresh stack."""
+    def run(self, scenario: Scenario, narrator: Narrator, following: Scenario | None = None) -> ScenarioRecord:
+        """Run a scenario on a fresh stack, or on one that the trial before has left green.
+
+        ``following`` is the scenario that this process runs next.
+        """
         kept_before = len(self.kept)
+        wanted = self._wanted(scenario)
+        onward = (
+            self.options.keep != "always"
+            and scenario.is_trial
+            and following is not None
+            and following.is_trial
+            and self._wanted(following) == wanted
+        )
         supply = self.supply(scenario.stack)
         record = run_scenario(
             scenario,
             Setting(
-                provide=partial(self.provide, supply=supply, variables=scenario.variables),
+                provide=lambda _, stage: self._provide(wanted, stage, scenario.name, onward=onward),
                 seed=self.options.seed,
                 stack=supply.kind,
                 versions={**supply.versions(), **_versions()},
@@ -148,56 +178,82 @@ class Session:
         kept = self.kept[kept_before:]
         return replace(record, kept=str(kept[0]) if kept else None)
 
-    @contextmanager
+    def _wanted(self, scenario: Scenario) -> Wanted:
+        return wanted_by(scenario, self.supply(scenario.stack).kind, self._spec(scenario.dataset), self.faults)
+
+    def _spec(self, dataset: Dataset) -> DatasetSpec:
+        return DatasetSpec(seed=self.options.seed if dataset.seed is None else dataset.seed, users=dataset.users)
+
     def provide(
-        self,
-        dataset: Dataset,
-        stage: Stage,
-        *,
-        supply: Supply | None = None,
-        variables: Mapping[str, str] | None = None,
-    ) -> Iterator[Drill]:
+        self, dataset: Dataset, stage: Stage, *, variables: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[Drill]:
         """Give a running, green stack with the dataset in it; it is removed afterwards.
 
-        ``stage`` hears what goes on. A run that is interrupted has not failed:
-        ``--iop-keep=failed`` then keeps nothing.
+        ``stage`` hears what goes on.
         """
-        seed = self.options.seed if dataset.seed is None else dataset.seed
-        spec = DatasetSpec(seed=seed, users=dataset.users)
+        spec, kind = self._spec(dataset), self.supply().kind
+        wanted = Wanted(kind=kind, spec=spec, variables=variables or {}, sizes={}, wal_segment=WAL_SEGMENT)
+        return self._provide(wanted, stage, "a test", onward=False)
 
-        def load_dataset(stack: Stack) -> None:
-            with stack.connect() as connection:
-                load(connection, spec, stage(f"seeding {spec.users} users"))
+    @contextmanager
+    def _provide(self, wanted: Wanted, stage: Stage, name: str, *, onward: bool) -> Iterator[Drill]:
+        """See :meth:`provide`. A run that is interrupted has not failed: ``--iop-keep=failed`` then keeps nothing.
 
-        workspace = self.workspace.path
-        self._stacks += 1
-        directory = workspace / f"s-{self._process}-{self._stacks}"
+        ``onward``: the next scenario may have it, if a trial has left it green.
+        """
         since = datetime.now(timezone.utc)
-        stack = (supply or self.supply()).bring(
-            Order(
-                workspace=workspace,
-                directory=directory,
-                key=f"{spec.seed}-{spec.users}",
-                seed=load_dataset,
-                variables=variables or {},
-                stage=stage,
-                failed=lambda stack: self._keep(stack, failed=True),
-            )
-        )
+        runner = self._relay.take(wanted)
+        stack = runner.stack if runner else self._bring(wanted, stage)
+        before = runner.by if runner else ()
+        drill: Drill | None = None
         failed = False
         try:
-            checks.await_green(stack, since, self.limits)
-            evidence = directory / "evidence"
+            if not runner:
+                checks.await_green(stack, since, self.limits)
+            evidence = stack.directory / (f"evidence-{len(before) + 1}" if before else "evidence")
             evidence.mkdir()
-            drill = Drill(stack, evidence, seed=seed, limits=self.limits, variables=variables)
+            drill = Drill(
+                stack,
+                evidence,
+                seed=wanted.spec.seed,
+                limits=self.limits,
+                variables=wanted.variables,
+                faults=self.faults,
+                before=before,
+                writes=runner.writes if runner else 0,
+            )
             yield drill
             failed = drill.failed
         except Exception:
             failed = True
             raise
         finally:
-            self._keep(stack, failed=failed)
-            stack.close()
+            fit = onward and drill is not None and drill.unharmed and not failed
+            writes = drill.writes if drill else 0
+            if not fit or not self._relay.offer(Runner(wanted=wanted, stack=stack, by=(*before, name), writes=writes)):
+                self._keep(stack, failed=failed)
+                stack.close()
+
+    def _bring(self, wanted: Wanted, stage: Stage) -> Stack:
+        def load_dataset(stack: Stack) -> None:
+            with stack.connect() as connection:
+                load(connection, wanted.spec, stage(f"seeding {wanted.spec.users} users"))
+
+        workspace = self.workspace.path
+        self._stacks += 1
+        return self.supply(wanted.kind).bring(
+            Order(
+                workspace=workspace,
+                directory=workspace / f"s-{self._process}-{self._stacks}",
+                key=f"{wanted.spec.seed}-{wanted.spec.users}",
+                seed=load_dataset,
+                variables=wanted.variables,
+                sizes=wanted.sizes,
+                wal_segment=wanted.wal_segment,
+                stage=stage,
+                failed=lambda stack: self._keep(stack, failed=True),
+            )
+        )
 
     def _keep(self, stack: Stack, *, failed: bool) -> None:
         """Let a stack's directory stay when the stack is closed, if ``--iop-keep`` says so."""
@@ -208,15 +264,16 @@ class Session:
 
     def close(self) -> None:
         """Leave the workspace; the last process of the run removes it."""
+        self._relay.close()
         if self._workspace is not None:
             self._workspace.close()
             self._workspace = None
 
 
-def _only_kind(path: Path) -> str | None:
-    """Return the only stack kind that a scenario runs on; a malformed file is told of when it is collected."""
+def _readable(path: Path) -> Scenario | None:
+    """Return a scenario; None for a malformed file, which is told of when it is collected."""
     try:
-        return load_scenario(path).stack
+        return load_scenario(path)
     except ScenarioError:
         return None
 

@@ -19,6 +19,7 @@ STATUS_FILE = "check-status.json"
 class CheckStatus:
     """One run of ``check.sh``."""
 
+    started: datetime
     finished: datetime
     status: str
     checks: tuple[CheckFacts, ...]
@@ -36,13 +37,24 @@ def read_status(stack: Stack) -> CheckStatus | None:
     except FileNotFoundError:
         return None
     return CheckStatus(
-        finished=datetime.fromisoformat(content["finished"].replace("Z", "+00:00")),
+        started=_moment(content["started"]),
+        finished=_moment(content["finished"]),
         status=content["status"],
         checks=tuple(
-            CheckFacts(name=check["name"], status=check["status"], seen=check["seen"], hint=check["hint"] or "")
+            CheckFacts(
+                name=check["name"],
+                status=check["status"],
+                seen=check["seen"],
+                hint=check["hint"] or "",
+                code=check["code"],
+            )
             for check in content["checks"]
         ),
     )
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def await_green(stack: Stack, since: datetime, limits: Limits) -> CheckStatus:

@@ -13,7 +13,7 @@ from typing import Any
 from pytest_iopbackup.errors import IopError
 from pytest_iopbackup.limits import Limits, wait_until
 from pytest_iopbackup.record import BackupFacts
-from pytest_iopbackup.stack.base import CommandResult, LineListener, Service, Stack
+from pytest_iopbackup.stack.base import CommandResult, LineListener, Restorable, Service
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is in all, in any unit."""
@@ -34,7 +34,7 @@ class Info:
     newest_wal: str | None
 
 
-def info(stack: Stack, limits: Limits) -> Info:
+def info(stack: Restorable, limits: Limits) -> Info:
     """Ask ``pgbackrest info``. It exits 0 on a broken repository, so its status code is read.
 
     Raises IopError when the stanza's status is neither 0 (ok) nor 2 (no valid backups).
@@ -55,7 +55,7 @@ def info(stack: Stack, limits: Limits) -> Info:
     )
 
 
-def backup(stack: Stack, kind: str, limits: Limits, progress: Progress | None = None) -> BackupFacts:
+def backup(stack: Restorable, kind: str, limits: Limits, progress: Progress | None = None) -> BackupFacts:
     """Take a backup with the stack's own ``backup.sh``: ``full``, ``diff``, or ``auto`` (it decides itself)."""
     before = {entry.label for entry in info(stack, limits).backups}
     script = str(stack.places.configuration / "backup.sh")
@@ -72,18 +72,19 @@ def backup(stack: Stack, kind: str, limits: Limits, progress: Progress | None = 
     return new[0]
 
 
-def restore(stack: Stack, options: list[str], limits: Limits, progress: Progress | None = None) -> CommandResult:
+def restore(stack: Restorable, options: list[str], limits: Limits, progress: Progress | None = None) -> CommandResult:
     """Run ``pgbackrest restore`` into the stack's data directory."""
     return stack.restore(options, timeout=limits.restore, env=_DETAIL, listener=percent_listener(progress))
 
 
-def archived(stack: Stack, archive_id: str, segment: str, limits: Limits) -> bool:
+def archived(stack: Restorable, archive_id: str, segment: str, limits: Limits) -> bool:
     """Whether a WAL segment is in the repository, by a look into it: ``pg_stat_archiver`` only says what was tried."""
     directory = PurePosixPath("archive", stack.stanza, archive_id, segment[:16])
-    return any(name.startswith(f"{segment}-") for name in _list(stack, directory, limits))
+    names = _list(stack, directory, limits)
+    return any(name.startswith(f"{segment}-") and not name.endswith(".tmp") for name in names)
 
 
-def await_archived(stack: Stack, segment: str, limits: Limits) -> None:
+def await_archived(stack: Restorable, segment: str, limits: Limits) -> None:
     """Wait until a WAL segment is in the repository."""
     archive_id = wait_until(lambda: info(stack, limits).archive_id, limit=limits.archive, what="the first archived WAL")
     wait_until(
@@ -94,7 +95,7 @@ def await_archived(stack: Stack, segment: str, limits: Limits) -> None:
     )
 
 
-def lineage(stack: Stack, archive_id: str, timeline: int | None, limits: Limits) -> dict[int, str | None]:
+def lineage(stack: Restorable, archive_id: str, timeline: int | None, limits: Limits) -> dict[int, str | None]:
     """Return a timeline and its ancestors, each with the LSN at which it was left (None for the timeline itself).
 
     ``timeline`` None means the newest in the repository. Source: the archived ``.history`` files.
@@ -126,7 +127,7 @@ def percent_listener(progress: Progress | None) -> LineListener | None:
     return listen
 
 
-def _list(stack: Stack, directory: PurePosixPath, limits: Limits) -> list[str]:
+def _list(stack: Restorable, directory: PurePosixPath, limits: Limits) -> list[str]:
     result = stack.host(Service.BACKUP).run(
         ["pgbackrest", "repo-ls", "--output=json", str(directory)], timeout=limits.command
     )

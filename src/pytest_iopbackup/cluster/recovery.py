@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 
 from pytest_iopbackup.errors import DeadlineError, RecoveryError
 from pytest_iopbackup.limits import Limits, wait_until
-from pytest_iopbackup.stack.base import Service, Stack
+from pytest_iopbackup.stack.base import Restorable, Service
 
 _STAMP = r"(?P<at>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) UTC \[\d+\][^:]* LOG:\s+"
 _REDO_DONE = re.compile(_STAMP + r"redo done at (?P<lsn>\S+)", re.MULTILINE)
@@ -40,7 +40,7 @@ class Recovery:
     ready_seconds: float
 
 
-def await_recovery(stack: Stack, log_offset: int, limits: Limits, fetched: Callable[[int], None]) -> Recovery:
+def await_recovery(stack: Restorable, log_offset: int, limits: Limits, fetched: Callable[[int], None]) -> Recovery:
     """Start the database and wait until it has left recovery and committed a transaction.
 
     ``log_offset`` is where this start's part of the log begins; ``fetched`` is told how many segments came from the
@@ -54,7 +54,7 @@ def await_recovery(stack: Stack, log_offset: int, limits: Limits, fetched: Calla
         fetched(len(_FETCHED.findall(stack.database_log(log_offset))))
         if not stack.running(Service.DATABASE):
             raise _refusal(stack.database_log(log_offset))
-        return _promoted(stack)
+        return _promoted(stack, limits)
 
     try:
         now_on = wait_until(timeline, limit=limits.recovery, what="the end of recovery")
@@ -76,19 +76,48 @@ def await_recovery(stack: Stack, log_offset: int, limits: Limits, fetched: Calla
     )
 
 
-def _promoted(stack: Stack) -> int | None:
-    """Return the timeline that the server writes on, once it takes a transaction; None before."""
+def _promoted(stack: Restorable, limits: Limits) -> int | None:
+    """Return the timeline that the server writes on, once it takes a transaction; None before.
+
+    Raises RecoveryError where recovery has ended and the application's database refuses sessions all the same.
+    """
     import psycopg  # noqa: PLC0415 - costs 60 ms, which runs without a stack need not pay
 
     try:
-        with stack.connect() as connection:
-            row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
-            if row is None or row[0]:
-                return None
-            row = connection.execute(_WRITING_TIMELINE).fetchone()
-    except psycopg.OperationalError:
-        return None
+        return _writes_on(stack)
+    except psycopg.OperationalError as error:
+        if not _refused(error) or not _ended(stack, limits):
+            return None
+    try:
+        return _writes_on(stack)  # for recovery may have ended between the two questions
+    except psycopg.OperationalError as error:
+        if not _refused(error):
+            return None
+        raise RecoveryError(
+            f"recovery has ended, but the application's database refuses sessions: {_refused(error)}",
+            hint="it was restored as the repository has it; choose a target before it became so",
+        ) from error
+
+
+def _writes_on(stack: Restorable) -> int | None:
+    with stack.connect() as connection:
+        row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+        if row is None or row[0]:
+            return None
+        row = connection.execute(_WRITING_TIMELINE).fetchone()
     return int(row[1]) if row else None
+
+
+def _refused(error: Exception) -> str:
+    """Return the words in which a server that is up refuses a session; empty where it is not up, or not reached."""
+    return "; ".join(_TROUBLE.findall(str(error)))
+
+
+def _ended(stack: Restorable, limits: Limits) -> bool:
+    """Whether recovery has ended, by the word of the database that every server has."""
+    ask = ["psql", "-qXAt", "--no-password", "--dbname=postgres", "--command=SELECT pg_is_in_recovery()"]
+    answer = stack.host(Service.DATABASE).run(ask, timeout=limits.command, check=False)
+    return answer.exit_code == 0 and answer.stdout.strip() == "f"
 
 
 def _refusal(log: str) -> RecoveryError:

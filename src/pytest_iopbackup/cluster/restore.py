@@ -13,15 +13,16 @@ from pytest_iopbackup.cluster.recovery import await_recovery
 from pytest_iopbackup.cluster.targets import By, Target, choose_set, format_time, parse_time, validate
 from pytest_iopbackup.errors import TargetError
 from pytest_iopbackup.limits import Limits
-from pytest_iopbackup.record import BackupFacts, RestoreFacts
-from pytest_iopbackup.stack.base import Service, Stack
+from pytest_iopbackup.proven import RestoreFacts
+from pytest_iopbackup.record import BackupFacts
+from pytest_iopbackup.stack.base import Restorable, Service
 
 SEGMENT_SIZE = 16 << 20
 """initdb's default, which every stack here uses."""
 _WORKERS = (Service.BACKUP, Service.CHECK)
 
 
-def plan(stack: Stack, target: Target, limits: Limits) -> BackupFacts:
+def plan(stack: Restorable, target: Target, limits: Limits) -> BackupFacts:
     """Check a target against the repository and choose the backup to start from; touches nothing.
 
     Raises TargetError for a target that cannot be reached.
@@ -52,7 +53,7 @@ def restore_options(target: Target, chosen: BackupFacts) -> list[str]:
 
 
 def restore(
-    stack: Stack,
+    stack: Restorable,
     target: Target,
     limits: Limits,
     *,
@@ -102,7 +103,7 @@ def _segments(chosen: BackupFacts, target: Target, progress: Progress | None) ->
     return report
 
 
-def _refuse_beyond_wal(stack: Stack, target: Target, newest_wal: str, lineage: Mapping[int, str | None]) -> None:
+def _refuse_beyond_wal(stack: Restorable, target: Target, newest_wal: str, lineage: Mapping[int, str | None]) -> None:
     if target.by is not By.LSN or target.value is None or segment_timeline(newest_wal) not in lineage:
         return
     end = segment_end(newest_wal, SEGMENT_SIZE)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from pytest_iopbackup.proof.session import Cursor
-from pytest_iopbackup.record import Finding
+from pytest_iopbackup.proven import Finding
 
 WIDTH = 100
 """Longest piece of a definition in a finding, in characters."""

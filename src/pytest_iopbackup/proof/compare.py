@@ -15,7 +15,7 @@ from pytest_iopbackup.proof.difference import difference, named
 from pytest_iopbackup.proof.rowset import Method, RowSet, Table, digest, lines, method, to_digest, user_tables
 from pytest_iopbackup.proof.sequences import behind_columns, read_states, sequence_findings
 from pytest_iopbackup.proof.session import Connection, Cursor, reading, says_damaged, words
-from pytest_iopbackup.record import Finding, TableComparison
+from pytest_iopbackup.proven import Finding, TableComparison
 
 UNREADABLE = "unreadable"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from pytest_iopbackup.record import Differing
+from pytest_iopbackup.proven import Differing
 
 EXAMPLES = 10
 """How many rows are named in each way of differing."""

@@ -19,7 +19,7 @@ from pytest_iopbackup.dataset.plan import DOOMED
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.difference import EXAMPLES
 from pytest_iopbackup.proof.session import Connection, Cursor, reading, value
-from pytest_iopbackup.record import Differing, LedgerJudgement
+from pytest_iopbackup.proven import Differing, LedgerJudgement
 
 AUDIT_TABLE = "identity.audit_log"
 REQUEST_COLUMN = "request_id"

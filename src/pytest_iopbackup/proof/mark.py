@@ -45,6 +45,8 @@ class Mark:
 
     facts: MarkFacts
     capture: Capture
+    segment: str
+    """The WAL segment with the sentinel: the mark can be restored to once it is in the repository."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,13 @@ class _Point:
     locked_seconds: float
 
 
-def take_mark(stack: Stack, name: str, directory: Path, limits: Limits, progress: Progress | None = None) -> Mark:
-    """Take a mark and wait until recovery can stop there: its WAL and a later commit are in the repository.
+def take_mark(
+    stack: Stack, name: str, directory: Path, limits: Limits, progress: Progress | None = None, *, settled: bool = True
+) -> Mark:
+    """Take a mark and, if it is to be ``settled``, wait until recovery can stop there.
 
-    ``directory`` takes what is needed to name differing rows later. Raises ProofError when the locks cannot be had.
+    That is, until its WAL and a later commit are in the repository. ``directory`` takes what is needed to name
+    differing rows later. Raises ProofError when the locks cannot be had.
     """
     with stack.connect(autocommit=False) as locking, stack.connect(autocommit=False) as reading:
         point = _place(locking, reading, name, limits)
@@ -70,7 +75,8 @@ def take_mark(stack: Stack, name: str, directory: Path, limits: Limits, progress
             raise ProofError(f"mark {name}: the clock went backwards between two commits, so no time names this point")
         segment = _switch(locking)
         state = capture(reading, directory, progress, sequences=point.sequences)
-    pgbackrest.await_archived(stack, segment, limits)
+    if settled:
+        pgbackrest.await_archived(stack, segment, limits)
     return Mark(
         MarkFacts(
             name=name,
@@ -83,6 +89,7 @@ def take_mark(stack: Stack, name: str, directory: Path, limits: Limits, progress
             writers_waited=point.locked_seconds,
         ),
         state,
+        segment,
     )
 
 

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from pytest_iopbackup.proof.session import Connection, Cursor, reading, says_damaged, value, words
-from pytest_iopbackup.record import Finding
+from pytest_iopbackup.proven import Finding
 
 OWNED = """
 SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), s.seqincrement, d.refobjid::pg_catalog.regclass::text,

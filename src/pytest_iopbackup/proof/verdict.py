@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_iopbackup.record import Differing, ProofFacts, Verdict
+from pytest_iopbackup.proven import Differing, ProofFacts, Verdict
 
 SCREEN = 25
 """Lines of a screenful."""

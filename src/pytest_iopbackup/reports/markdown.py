@@ -6,17 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
-from pytest_iopbackup.record import (
-    BackupFacts,
-    Differing,
-    ProofFacts,
-    RestoreFacts,
-    RunRecord,
-    ScenarioRecord,
-    StepRecord,
-    TableComparison,
-    Verdict,
-)
+from pytest_iopbackup.proven import Differing, ProofFacts, RestoreFacts, TableComparison, Verdict
+from pytest_iopbackup.record import BackupFacts, RunRecord, ScenarioRecord, StepRecord
+from pytest_iopbackup.reports.matrix import faults_of, matrix, summary
 from pytest_iopbackup.reports.text import note, number, size
 
 _SIGN = {Verdict.PASSED: "✅ passed", Verdict.FAILED: "❌ failed", Verdict.UNKNOWN: "❔ unknown"}
@@ -33,10 +25,43 @@ def _run(run: RunRecord) -> Iterator[str]:
     seconds = (run.finished - run.started).total_seconds()
     count = f"{len(run.scenarios)} scenario{'s' if len(run.scenarios) != 1 else ''}"
     yield f"{run.started:%Y-%m-%d %H:%M:%S} UTC, {seconds:.0f} s, {count}."
+    yield from _matrix_of_faults(run)
     for scenario in run.scenarios:
         yield from _scenario(scenario)
+    if run.not_run:
+        yield "\n## Not run\n"
+        yield _table(("scenario", "why"), [(name, _cell(why)) for name, why in run.not_run.items()])
     yield "\n## Versions\n"
     yield _table(("what", "version"), list(run.versions.items()))
+
+
+def _matrix_of_faults(run: RunRecord) -> Iterator[str]:
+    faults = faults_of(run)
+    if faults:
+        yield "\n## Detection matrix\n"
+        yield f"{summary(faults)}.\n"
+        yield _table(*matrix(faults))
+        yield (
+            "\nSeconds from the injection to a signal's alarm, in bold for the one that has to report the fault; · is "
+            "silence. ★: `pgbackrest check` by itself is known to see nothing.\n"
+        )
+
+
+def _fault(steps: tuple[StepRecord, ...]) -> Iterator[str]:
+    for fault in (step.fault for step in steps if step.fault):
+        yield f"\n### Fault `{fault.name}`\n"
+        yield f"{fault.title}. Seen to be there: {fault.evidence or 'it never was'}."
+        yield f"It had to be reported by `{fault.signal}` within {fault.within:g} s, with `{fault.reason}`.\n"
+        rows = [(f"`{one.signal}`", one.answer.value, f"{one.after:.1f}", _cell(one.said)) for one in fault.readings]
+        yield _table(("signal", "answer", "after s", "said"), rows)
+        yield f"\n{fault.written} transactions were acknowledged while it lasted."
+        if fault.lost:
+            lost = fault.lost.transactions
+            yield (
+                f"The window is lost by nature: no restore can stop at {lost.total} transactions, which the full "
+                f"backup {fault.lost.backup} holds ({'; '.join(f'`{example}`' for example in lost.examples[:5])} …)."
+            )
+        yield "Seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in fault.laps.items()) + "."
 
 
 def _scenario(scenario: ScenarioRecord) -> Iterator[str]:
@@ -63,6 +88,7 @@ def _scenario(scenario: ScenarioRecord) -> Iterator[str]:
     left = scenario.planned - len(scenario.steps)
     if left:
         yield f"\n{left} step{'s were' if left > 1 else ' was'} not run."
+    yield from _fault(scenario.steps)
     yield from _backups(scenario.steps)
     yield from _restores(scenario.steps)
     yield from _proofs(scenario.steps)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from pytest_iopbackup.record import RunRecord, ScenarioRecord, StepRecord, Verdict
+from pytest_iopbackup.detection import Answer
+from pytest_iopbackup.proven import Verdict
+from pytest_iopbackup.record import RunRecord, ScenarioRecord, StepRecord
+from pytest_iopbackup.reports.matrix import CHECK, faults_of, summary
 from pytest_iopbackup.reports.text import note, number
 
 _LONGEST = 78
 
 
 def run_table(run: RunRecord) -> str:
-    """Return one row per scenario."""
+    """Return one row per scenario, but for those that a row of :func:`fault_table` is about; empty if none is left."""
+    scenarios = [scenario for scenario in run.scenarios if not any(step.fault for step in scenario.steps)]
+    if not scenarios:
+        return ""
     rows = [
         (
             scenario.name,
@@ -21,12 +27,35 @@ def run_table(run: RunRecord) -> str:
             _outages(scenario),
             _proven(scenario),
         )
-        for scenario in run.scenarios
+        for scenario in scenarios
     ]
     headers = ("scenario", "verdict", "set-up s", "steps s", "outage s", "proven")
     return tabulate(
         rows, headers, tablefmt="simple", disable_numparse=True, colalign=("left", "left", *["right"] * 3, "left")
     )
+
+
+def fault_table(run: RunRecord) -> str:
+    """Return one row per fault that was tried, and the sentence on all of them; empty where there was none."""
+    faults = faults_of(run)
+    if not faults:
+        return ""
+    rows = [
+        (
+            fault.name,
+            fault.verdict.value,
+            f"{sum(fault.laps.values()):.1f}",
+            fault.signal,
+            f"{fault.detected.after:.1f}" if fault.detected and fault.detected.answer is Answer.ALARM else "-",
+            "silent" if fault.answer(CHECK) is Answer.SILENT else str(getattr(fault.answer(CHECK), "value", "-")),
+            _cut(fault.detected.said if fault.detected and not fault.trouble else _first_line(fault.trouble)),
+        )
+        for fault in faults
+    ]
+    headers = ("fault", "verdict", "s", "reported by", "after s", "pgbackrest check", "what it said")
+    aligned = ("left", "left", "right", "left", "right", "left", "left")
+    table = tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=aligned)
+    return f"{table}\n\n{summary(faults)}"
 
 
 def step_table(scenario: ScenarioRecord) -> str:

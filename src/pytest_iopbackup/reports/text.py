@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from pytest_iopbackup.record import ProofFacts, RestoreFacts, ScheduleFacts, StepRecord
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pytest_iopbackup.detection import Answer, FaultFacts
+from pytest_iopbackup.proven import ProofFacts, RestoreFacts
+from pytest_iopbackup.record import BackupFacts, MarkFacts, MistakeFacts, ScheduleFacts, StepRecord, WriteFacts
 
 
 def size(count: int) -> str:
@@ -22,31 +27,32 @@ def number(count: int) -> str:
 
 def note(step: StepRecord) -> str:
     """Return what a step found, on one line; empty where it found nothing to speak of."""
-    if step.backup:
-        backup = step.backup
-        on = f" on {backup.prior}" if backup.prior else ""
-        return f"{backup.label}{on}, {size(backup.database_size)}, {size(backup.repository_size)} in the repository"
-    if step.write:
-        write = step.write
-        rest = f", {write.indeterminate} indeterminate" if write.indeterminate else ""
-        return f"{write.acknowledged} acknowledged, {write.rolled_back} rolled back{rest}"
-    if step.mark:
-        mark = step.mark
-        held = f"writers held {mark.writers_waited * 1000:.0f} ms"
-        return f"LSN {mark.lsn}, {number(mark.rows)} rows in {mark.tables} tables, {held}"
-    if step.mistake:
-        return "done" if step.mistake.rows is None else f"{number(step.mistake.rows)} rows hit"
-    if step.restore:
-        return _restore(step.restore)
     if step.restores and step.proof:
         return f"{len(step.restores)} backups, {_proof(step.proof)}"
-    if step.proof:
-        return _proof(step.proof)
-    if step.schedule:
-        return _schedule(step.schedule)
-    if step.operation:
-        return step.operation.said
-    return ", ".join(check.name for check in step.checks)
+    for name, words in _WORDS.items():
+        facts = getattr(step, name)
+        if facts:
+            return words(facts)
+    return ""
+
+
+def _backup(backup: BackupFacts) -> str:
+    on = f" on {backup.prior}" if backup.prior else ""
+    return f"{backup.label}{on}, {size(backup.database_size)}, {size(backup.repository_size)} in the repository"
+
+
+def _write(write: WriteFacts) -> str:
+    rest = f", {write.indeterminate} indeterminate" if write.indeterminate else ""
+    return f"{write.acknowledged} acknowledged, {write.rolled_back} rolled back{rest}"
+
+
+def _mark(mark: MarkFacts) -> str:
+    held = f"writers held {mark.writers_waited * 1000:.0f} ms"
+    return f"LSN {mark.lsn}, {number(mark.rows)} rows in {mark.tables} tables, {held}"
+
+
+def _mistake(mistake: MistakeFacts) -> str:
+    return "done" if mistake.rows is None else f"{number(mistake.rows)} rows hit"
 
 
 def _restore(restore: RestoreFacts) -> str:
@@ -54,6 +60,13 @@ def _restore(restore: RestoreFacts) -> str:
         f"{restore.backup_set}: stop {restore.stop_seconds:.1f} s, restore {restore.restore_seconds:.1f} s, "
         f"replay {restore.replay_seconds:.1f} s, ready {restore.ready_seconds:.1f} s; {restore.reached}"
     )
+
+
+def _fault(fault: FaultFacts) -> str:
+    silent = sum(reading.answer is Answer.SILENT for reading in fault.readings)
+    found = fault.detected
+    said = f"{found.signal} after {found.after:.1f} s: {found.said.partition('; ')[0]}; " if found else ""
+    return f"{said}{silent} of {len(fault.readings)} signals silent; healed, both restores exact"
 
 
 def _schedule(schedule: ScheduleFacts) -> str:
@@ -68,3 +81,18 @@ def _proof(proof: ProofFacts) -> str:
     if proof.ledger:
         parts.append(f"{proof.ledger.acknowledged} transactions")
     return "exactly as marked: " + ", ".join(parts)
+
+
+_WORDS: Mapping[str, Callable[[Any], str]] = {
+    "backup": _backup,
+    "write": _write,
+    "mark": _mark,
+    "mistake": _mistake,
+    "restore": _restore,
+    "fault": _fault,
+    "proof": _proof,
+    "schedule": _schedule,
+    "operation": lambda operation: str(operation.said),
+    "checks": lambda checks: ", ".join(check.name for check in checks),
+}
+"""What is said of each kind of facts; of a step that has several, the first here."""

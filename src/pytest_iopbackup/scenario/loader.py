@@ -21,6 +21,7 @@ from pytest_iopbackup.scenario.model import (
     Control,
     Dataset,
     Expect,
+    Fault,
     Lose,
     Mark,
     Mistake,
@@ -146,7 +147,8 @@ def _action(document: Document, where: Where, verb: str, argument: Any) -> Actio
     if verb in simple:
         action: Action = simple[verb](**argument)
         return action
-    named: dict[str, type[Mark] | type[Lose] | type[Refuse]] = {"mark": Mark, "lose": Lose, "refuse": Refuse}
+    named: dict[str, type[Mark] | type[Lose] | type[Refuse] | type[Fault]]
+    named = {"mark": Mark, "lose": Lose, "refuse": Refuse, "fault": Fault}
     return named[verb](argument)
 
 

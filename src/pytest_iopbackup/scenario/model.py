@@ -163,6 +163,17 @@ class Refuse:
         return "control.sh restore with wrong tokens: all blocked"
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Break something, see it reported by the signal that must, heal it, and prove that nothing is lost."""
+
+    name: str
+
+    @property
+    def title(self) -> str:
+        return f"fault {self.name}"
+
+
 Action: TypeAlias = (
     Backup
     | Write
@@ -177,6 +188,7 @@ Action: TypeAlias = (
     | RestoreKept
     | Control
     | Refuse
+    | Fault
 )
 
 
@@ -211,3 +223,13 @@ class Scenario:
     """The only stack kind that it can run on; None for any."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Variables of the deployed system, as in its ``.env``."""
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether it does nothing but try faults: its stack is green in the end, if it passes."""
+        return all(isinstance(step.action, Fault) for step in self.steps)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The faults that it tries, by name."""
+        return tuple(step.action.name for step in self.steps if isinstance(step.action, Fault))

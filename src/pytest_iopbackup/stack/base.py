@@ -85,22 +85,14 @@ class Host(Protocol):
         """Return a file's content. Raises FileNotFoundError."""
 
 
-class Stack(Protocol):
-    """A running system under test; :meth:`close` stops it and removes what it made."""
+class Restorable(Protocol):
+    """What a restore works on: a data directory, its server, and a repository. A stack is one, a copy of it another."""
 
-    @property
-    def kind(self) -> str:
-        """``local`` or ``compose``."""
-
-    token: str
-    """What its restores ask for as confirmation."""
     stanza: str
     """pgBackRest's name for this database's backups."""
 
     directory: Path
     """What of it lies on this machine, evidence apart from its services' own places."""
-    kept: bool
-    """Whether its directory is to stay when it is closed."""
 
     @property
     def places(self) -> Places:
@@ -131,14 +123,67 @@ class Stack(Protocol):
     ) -> CommandResult:
         """Run ``pgbackrest restore`` with these options into the data directory; the database must be stopped."""
 
+    def connect(self, *, autocommit: bool = True, options: str = "") -> psycopg.Connection[tuple[Any, ...]]:
+        """Connect to the application's database as superuser; ``options`` are libpq's."""
+
+    def database_log(self, offset: int = 0) -> str:
+        """Return PostgreSQL's log from a byte offset on; an offset is what :meth:`database_log_size` gave."""
+
+    def database_log_size(self) -> int:
+        """Return the present size of PostgreSQL's log in bytes."""
+
+    def close(self) -> None:
+        """Stop every service and remove what was made."""
+
+
+class Stack(Restorable, Protocol):
+    """A running system under test; :meth:`close` stops it and removes what it made."""
+
+    @property
+    def kind(self) -> str:
+        """``local`` or ``compose``."""
+
+    token: str
+    """What its restores ask for as confirmation."""
+    kept: bool
+    """Whether its directory is to stay when it is closed."""
+
+    def surgeon(self) -> Host:
+        """Return a host that works on the stack's places with every right that can be had: root's where it can be."""
+
+    @property
+    def shelter(self) -> Path:
+        """Where :meth:`surgeon` can keep what is to be put back: on none of the stack's volumes that a fault breaks."""
+
+    def freeze(self, service: Service) -> None:
+        """Stop all processes of a service where they are, until :meth:`thaw`."""
+
+    def thaw(self, service: Service) -> None:
+        """Let a service go on; well if it is not frozen."""
+
+    def within(self, *argv: str, timeout: float) -> None:
+        """Run a program as root wherever the stack's services see their volumes: once, or in each container's mounts.
+
+        Raises CommandError.
+        """
+
+    def remount(self) -> None:
+        """Give every service its volumes back as they belong to it, where that takes a restart."""
+
+    def copy(self) -> Restorable:
+        """Return a place beside the stack to restore its repository into: it archives nothing and has no workers."""
+
+    def health(self, service: Service) -> CommandResult:
+        """Ask a worker's health check, as its container's engine does; exit code 0 if it is well."""
+
     def operate(self, *arguments: str, timeout: float) -> CommandResult:
         """Run the operators' ``control.sh`` on the stack, whatever its exit code. Raises UsageError where it has none.
 
         It may replace containers, as an operator's commands do.
         """
 
-    def configure(self, variables: Mapping[str, str]) -> None:
-        """Set variables of the deployed system, and let the services take them up."""
+    def configure(self, variables: Mapping[str, str | None]) -> None:
+        """Set variables of the deployed system, or with None unset them, and let the workers take them up."""
 
     def helper(self, name: str, *arguments: str, timeout: float) -> CommandResult:
         """Run one of the two services of a restore, ``wipe`` or ``restore``, with these arguments.
@@ -149,17 +194,5 @@ class Stack(Protocol):
     def started(self) -> Mapping[str, str]:
         """Return when each service's main process was started, in whatever form; equal means the same process."""
 
-    def connect(self, *, autocommit: bool = True, options: str = "") -> psycopg.Connection[tuple[Any, ...]]:
-        """Connect to the application's database as superuser; ``options`` are libpq's."""
-
-    def database_log(self, offset: int = 0) -> str:
-        """Return PostgreSQL's log from a byte offset on; an offset is what :meth:`database_log_size` gave."""
-
-    def database_log_size(self) -> int:
-        """Return the present size of PostgreSQL's log in bytes."""
-
     def logs(self) -> Mapping[str, str]:
         """Return the last lines of each of its logs."""
-
-    def close(self) -> None:
-        """Stop every service and remove what the stack made."""

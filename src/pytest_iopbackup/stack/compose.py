@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_iopbackup.errors import CommandError, DeadlineError, IopError, UsageError
 from pytest_iopbackup.limits import Limits, wait_until
 from pytest_iopbackup.stack.base import DATABASE, CommandResult, LineListener, Places, Service
-from pytest_iopbackup.stack.docker import ContainerHost, docker, inspect, remove_projects
+from pytest_iopbackup.stack.compose_copy import ComposeCopy, Origin
+from pytest_iopbackup.stack.docker import ContainerHost, Surgeon, docker, enter, inspect, remove_projects
 from pytest_iopbackup.stack.mapping import ComposeMapping
 from pytest_iopbackup.stack.project import Project
 
@@ -54,6 +56,7 @@ class ComposeStack:
         self._restarts: dict[Service, int] = {}
         self._stopped: set[Service] = set()
         self._address: str | None = None
+        self._copies = count(1)
         self._password: str | None = None
 
     def up(self, *services: Service) -> None:
@@ -74,7 +77,7 @@ class ComposeStack:
         return self._containers[self._names[service]]
 
     def host(self, service: Service) -> ContainerHost:
-        """See :class:`~pytest_iopbackup.stack.base.Stack`; a worker that was stopped has the core service's."""
+        """See :class:`~pytest_iopbackup.stack.base.Stack`; a worker that does not run has the core service's."""
         if service in self._stopped:
             return self._core
         return ContainerHost(self._names[service], self._container(service))
@@ -83,6 +86,62 @@ class ComposeStack:
     def _core(self) -> ContainerHost:
         name = self._mapping.services.core
         return ContainerHost(name, self._containers[name])
+
+    def surgeon(self) -> Surgeon:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`: in a container of its own, as root.
+
+        It can change the deployed scripts where they are a copy of ours, but never the user's own.
+        """
+        scripts = self.directory / "deployed" / "pgbackrest"
+        volumes = (f"--volume={scripts}:{self.places.configuration}",) if scripts.is_dir() else ()
+        return Surgeon("surgeon", self._core.container, volumes)
+
+    @property
+    def shelter(self) -> Path:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        return self.places.state / "shelter"
+
+    def freeze(self, service: Service) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        docker("pause", self._container(service))
+        self._stopped.add(service)
+
+    def thaw(self, service: Service) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        docker("unpause", self._container(service), check=False)
+        self._stopped.discard(service)
+
+    def within(self, *argv: str, timeout: float) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        for container in self._containers.values():
+            enter(container, *argv, timeout=timeout)
+
+    def remount(self) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`: a container's mounts are made when it starts."""
+        docker("restart", *self._containers.values(), timeout=self._limits.stop + self._limits.start)
+        self._look()
+
+    def copy(self) -> ComposeCopy:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        networks = inspect(self._container(Service.DATABASE))["NetworkSettings"]["Networks"]
+        origin = Origin(
+            core=self._core.container,
+            network=next(iter(networks)),
+            places=self.places,
+            stanza=self.stanza,
+            directory=self.directory,
+            log_in=self._log_in,
+        )
+        return ComposeCopy(f"{self.project.name}-copy-{next(self._copies)}", origin)
+
+    def health(self, service: Service) -> CommandResult:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`: as the engine last found it, every few seconds."""
+        state = inspect(self._container(service))["State"]
+        health = state.get("Health", {})
+        last = (health.get("Log") or [{}])[-1].get("Output", "").strip()
+        well = state["Status"] == "running" and health.get("Status") != "unhealthy"
+        said = last if state["Status"] == "running" else f"the container is {state['Status']}"
+        return CommandResult(("docker", "inspect", self._names[service]), 0 if well else 1, said, "", 0.0)
 
     def start(self, service: Service) -> None:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
@@ -149,9 +208,10 @@ class ComposeStack:
             self._look()
         return result
 
-    def configure(self, variables: Mapping[str, str]) -> None:
+    def configure(self, variables: Mapping[str, str | None]) -> None:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
-        self.project.settings = {**(self.project.settings or {}), **self._mapping.translate(variables)}
+        settings = {**(self.project.settings or {}), **self._mapping.translate(variables)}
+        self.project.settings = {name: value for name, value in settings.items() if value is not None}
         trouble: CommandError | None = None
 
         def brought_up() -> bool:
@@ -183,6 +243,9 @@ class ComposeStack:
 
     def connect(self, *, autocommit: bool = True, options: str = "") -> psycopg.Connection[tuple[Any, ...]]:
         """See :class:`~pytest_iopbackup.stack.base.Stack`; over the project's own network."""
+        return self._log_in(self._find_address(), autocommit, options)
+
+    def _log_in(self, address: str, autocommit: bool, options: str) -> psycopg.Connection[tuple[Any, ...]]:
         import psycopg  # noqa: PLC0415 - costs 60 ms, which runs without a stack need not pay
 
         login = self._mapping.login
@@ -190,7 +253,7 @@ class ComposeStack:
             password = self._core.read(Path(login.password_file))
             self._password = password.decode().rstrip("\n")
         return psycopg.connect(
-            host=self._find_address(), port=login.port, user=login.user, password=self._password, dbname=DATABASE,
+            host=address, port=login.port, user=login.user, password=self._password, dbname=DATABASE,
             autocommit=autocommit, options=options, application_name="pytest-iopbackup", connect_timeout=10,
         )  # fmt: skip
 

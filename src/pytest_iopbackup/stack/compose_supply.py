@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -99,10 +100,10 @@ class ComposeSupply:
         found = dict(resources.digests(scripts)) if scripts.is_dir() else {}
         return {**found, **{file.name: resources.digest(file) for file in self._files}}
 
-    def _project(self, directory: Path, name: str, variables: Mapping[str, str]) -> Project:
+    def _project(self, directory: Path, name: str, variables: Mapping[str, str], *overrides: Path) -> Project:
         return Project(
             context=directory,
-            compose_file_name=[str(file) for file in self._theirs] or ["compose.yaml"],
+            compose_file_name=[*(str(file) for file in self._theirs or ["compose.yaml"]), *map(str, overrides)],
             name=name,
             settings=self._mapping.translate(variables),
             limit=self._limits.build,
@@ -138,9 +139,23 @@ class ComposeSupply:
         }
         environment = self._configuration["services"][self._mapping.services.core].get("environment", {})
         stanza = environment.get("PGBACKREST_STANZA") or "iop"
-        return ComposeStack(
-            directory, self._project(context, name, variables), self._mapping, self._limits, str(stanza)
-        )
+        overrides = [self._limit_volumes(directory, order.sizes)] if order.sizes else []
+        project = self._project(context, name, variables, *overrides)
+        return ComposeStack(directory, project, self._mapping, self._limits, str(stanza))
+
+    def _limit_volumes(self, directory: Path, sizes: Mapping[str, str]) -> Path:
+        """Write a Compose file that puts volumes into memory, of a limited size; return its path."""
+        user = docker("image", "inspect", "--format={{.Config.User}}", self._image).stdout.strip().partition(":")[0]
+        owner = f"uid={user},gid={user},mode=0750" if user.isdigit() else "mode=0777"
+        volumes = {
+            getattr(self._mapping.volumes, place): {
+                "driver_opts": {"type": "tmpfs", "device": "tmpfs", "o": f"size={size},{owner}"}
+            }
+            for place, size in sizes.items()
+        }
+        path = directory / "volumes.json"  # which is YAML, too
+        path.write_text(json.dumps({"volumes": volumes}))
+        return path
 
     def _fill(self, stack: ComposeStack, order: Order) -> None:
         """Start the services one after the other, as the local template does, so that the first backup has the data."""

@@ -20,7 +20,8 @@ PROJECT_FILE = "compose-project"
 """In a stack's directory: its project's name, written first, so that whatever a killed run leaves can be removed."""
 KEPT = "KEPT"
 """A file in a stack's directory: it stays when its run ends."""
-_PROJECT = "label=com.docker.compose.project"
+LABEL = "com.docker.compose.project"
+_PROJECT = f"label={LABEL}"
 _SECONDS = 60.0
 
 
@@ -70,6 +71,18 @@ def inspect(container: str) -> Mapping[str, Any]:
     """Return what ``docker inspect`` says of a container."""
     found: list[dict[str, Any]] = json.loads(docker("container", "inspect", container).stdout)
     return found[0]
+
+
+def enter(container: str, *argv: str, timeout: float) -> None:
+    """Run a program as root in a container's mounts, which its own processes cannot change. Raises CommandError."""
+    like = inspect(container)["Config"]
+    rights = [f"--cap-add={name}" for name in ("SYS_ADMIN", "SYS_PTRACE")]
+    label = f"--label={LABEL}={like['Labels'][LABEL]}"
+    docker(
+        "run", "--rm", "--user=0", "--network=none", f"--pid=container:{container}", *rights, label,
+        "--security-opt=apparmor=unconfined", "--entrypoint=nsenter", like["Image"], "--target=1", "--mount", *argv,
+        timeout=timeout,
+    )  # fmt: skip
 
 
 def remove_projects(directory: Path) -> None:
@@ -139,3 +152,34 @@ class ContainerHost:
         if result.exit_code:
             raise CommandError(result)
         return result.stdout.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Surgeon(ContainerHost):
+    """A container for one program, as root and with Docker's usual capabilities, on the volumes of ``container``."""
+
+    volumes: tuple[str, ...] = ()
+    """Options that mount more."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        check: bool = True,
+        env: Mapping[str, str] | None = None,
+        listener: LineListener | None = None,
+    ) -> CommandResult:
+        """See :class:`~pytest_iopbackup.stack.base.Host`."""
+        like = inspect(self.container)["Config"]
+        options = [part for name, value in (env or {}).items() for part in ("--env", f"{name}={value}")]
+        options += ["--rm", "--user=0", "--network=none", "--label", f"{LABEL}={like['Labels'][LABEL]}"]
+        options += [f"--volumes-from={self.container}", *self.volumes, "--entrypoint=timeout"]
+        limit = ["--kill-after=5", f"{timeout:.3f}"]
+        result = docker(
+            "run", *options, like["Image"], *limit, *argv, timeout=timeout + 20, check=False, listener=listener
+        )
+        result = replace(result, argv=tuple(argv))
+        if check and result.exit_code != 0:
+            raise CommandError(result)
+        return result

@@ -29,6 +29,9 @@ class Leftover:
     command: str
 
 
+_SEGMENTS = ("/dev/shm/PostgreSQL.", "/dev/shm/faketime_shm_", "/dev/shm/sem.faketime_sem_")  # noqa: S108 - their place
+
+
 def find(directory: Path) -> tuple[Leftover, ...]:
     """Return every live process that belongs to a stack in ``directory``."""
     found = []
@@ -109,13 +112,13 @@ def _mapped_segments(process: Leftover) -> set[int]:
 
 
 def _used_files(process: Leftover) -> set[Path]:
-    """Return PostgreSQL's POSIX segments that a process has mapped, or has open because it is about to."""
+    """Return POSIX segments of PostgreSQL, or of libfaketime, that a process has mapped, or has open to map them."""
     names = {name for _, name in _maps(process)}
     with contextlib.suppress(OSError):
         for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 names.add(str(descriptor.readlink()))
-    return {Path(name) for name in names if name.startswith("/dev/shm/PostgreSQL.")}  # noqa: S108 - its place
+    return {Path(name) for name in names if name.startswith(_SEGMENTS)}
 
 
 def _maps(process: Leftover) -> Iterator[tuple[str, str]]:

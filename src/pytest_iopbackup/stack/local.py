@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, replace
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pytest_iopbackup.errors import DeadlineError, IopError, MachineError, UsageError
-from pytest_iopbackup.limits import Limits, wait_until
-from pytest_iopbackup.stack import leftovers
+from pytest_iopbackup.limits import wait_until
+from pytest_iopbackup.stack import leftovers, mounts
 from pytest_iopbackup.stack.base import DATABASE, TOKEN, CommandResult, LineListener, Places, Service
-from pytest_iopbackup.stack.binaries import Binaries
 from pytest_iopbackup.stack.host import LocalHost, account, end_group, spawn
+from pytest_iopbackup.stack.local_services import (
+    COPY_OPTIONS,
+    SERVER_OPTIONS,
+    LocalSettings,
+    command,
+    environment,
+    frequency,
+    log_directory,
+    socket_directory,
+)
 
 if TYPE_CHECKING:
     import psycopg
-
-_FREQUENCY = {
-    Service.BACKUP: ("DATABASE_BACKUP_FREQUENCY", "3600"),
-    Service.CHECK: ("PGBACKREST_CHECK_FREQUENCY", "60"),
-}
-"""The deployed system's variable for each worker's frequency in seconds, and its default."""
-_SERVER_OPTIONS = {
-    "listen_addresses": "",
-    "fsync": "off",  # the machine does not crash in a drill; what PostgreSQL wrote stays readable to pgBackRest
-    "wal_init_zero": "off",
-    "dynamic_shared_memory_type": "mmap",  # in the data directory: nothing stays in /dev/shm, whatever happens
-    "shared_buffers": "64MB",
-    "max_wal_size": "256MB",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalSettings:
-    """What all local stacks of a run have in common."""
-
-    binaries: Binaries
-    limits: Limits
-    stanza: str = "iop"
 
 
 class LocalStack:
@@ -66,9 +54,11 @@ class LocalStack:
             state=directory / "state",
             configuration=directory / "conf",
         )
-        self._socket = directory / "sock"
-        self._logs = directory / "log"
+        self._socket = socket_directory(directory)
+        self._logs = log_directory(directory)
         self._processes: dict[Service, subprocess.Popen[bytes]] = {}
+        self._options: Mapping[str, str] = SERVER_OPTIONS
+        self._copies = count(1)
         self.kept = False
 
     def make_directories(self) -> None:
@@ -82,34 +72,8 @@ class LocalStack:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What every program of the stack sees: places through pgBackRest's and libpq's own variables."""
-        programs = self.settings.binaries
-        places = self.places
-        path = (self.directory / "bin", programs.postgresql, programs.pgbackrest.parent, "/usr/local/bin:/usr/bin:/bin")
-        return {
-            "PATH": ":".join(map(str, path)),
-            "HOME": str(self.directory),
-            "LANG": "C.UTF-8",
-            "TZ": "UTC",
-            leftovers.MARKER: str(self.directory),
-            "PGDATA": str(places.data),
-            "IOP_STATE_PATH": str(places.state),
-            "PGHOST": str(self._socket),
-            "PGPORT": "5432",
-            "PGUSER": "postgres",
-            "PGDATABASE": "postgres",
-            "PGBACKREST_CONFIG": str(places.configuration / "pgbackrest.conf"),
-            "PGBACKREST_STANZA": self.stanza,
-            "PGBACKREST_PG1_PATH": str(places.data),
-            "PGBACKREST_PG1_SOCKET_PATH": str(self._socket),
-            "PGBACKREST_PG1_PORT": "5432",
-            "PGBACKREST_PG1_USER": "postgres",
-            "PGBACKREST_REPO1_PATH": str(places.repository),
-            "PGBACKREST_SPOOL_PATH": str(places.spool),
-            "PGBACKREST_LOG_PATH": str(self._logs),
-            "PGBACKREST_LOCK_PATH": str(places.lock),
-            **{name: value for name, value in self.variables.items() if name not in dict(_FREQUENCY.values())},
-        }
+        """What every program of the stack sees."""
+        return environment(self.directory, self.places, self.settings, self.variables)
 
     def start_database(self) -> None:
         """Start the database and wait until it accepts connections, outside recovery."""
@@ -132,28 +96,20 @@ class LocalStack:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
         return LocalHost(service.value, self.directory, self.environment)
 
+    def surgeon(self) -> LocalHost:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`: as ourselves."""
+        return LocalHost("surgeon", self.directory, self.environment, as_account=False)
+
     def start(self, service: Service) -> None:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
         if self.running(service):
             raise UsageError(f"the {service.value} service runs already", hint="stop it first")
-        environment = dict(self.environment)
-        if service is Service.DATABASE:
-            options = {
-                **_SERVER_OPTIONS,
-                "unix_socket_directories": str(self._socket),
-                "unix_socket_permissions": "0700",
-            }
-            argv = ["postgres", "-D", str(self.places.data)]
-            argv += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        else:
-            script = self.places.configuration / f"{service.value}.sh"
-            argv = ["bash", str(self.places.configuration / "worker.sh"), service.value, "bash", str(script)]
-            name, default = _FREQUENCY[service]
-            environment["PGBACKREST_FREQUENCY"] = self.variables.get(name, default)
+        argv = command(service, self.directory, self.places, self._options)
+        surroundings = {**self.environment, **frequency(service, self.variables)}
         with self._log(service).open("ab") as log:
             account().own(self._log(service))
             self._processes[service] = spawn(
-                argv, cwd=self.directory, env=environment, stdout=log, stderr=subprocess.STDOUT
+                argv, cwd=self.directory, env=surroundings, stdout=log, stderr=subprocess.STDOUT
             )
 
     def stop(self, service: Service, *, immediate: bool = False) -> None:
@@ -203,9 +159,47 @@ class LocalStack:
             f"control.sh {' '.join(arguments)}: a local stack has no control.sh", hint="use --iop-stack=compose"
         )
 
-    def configure(self, variables: Mapping[str, str]) -> None:
+    @property
+    def shelter(self) -> Path:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
-        self.variables = {**self.variables, **variables}
+        return self.directory / "shelter"
+
+    def freeze(self, service: Service) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        os.killpg(self._processes[service].pid, signal.SIGSTOP)
+
+    def thaw(self, service: Service) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        os.killpg(self._processes[service].pid, signal.SIGCONT)
+
+    def within(self, *argv: str, timeout: float) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`: its services see what we see."""
+        self.surgeon().run(argv, timeout=timeout)
+
+    def remount(self) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+
+    def copy(self) -> LocalStack:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`; its directory stands beside the stack's."""
+        directory = self.directory.with_name(f"{self.directory.name}c{next(self._copies)}")
+        copy = LocalStack(directory, self.settings, self.variables)
+        copy.make_directories()
+        copy.places.configuration.rmdir()
+        copy.places.configuration.symlink_to(self.places.configuration)  # as seen from the data directory, too
+        copy.places = replace(copy.places, repository=self.places.repository)
+        copy._options = COPY_OPTIONS
+        return copy
+
+    def health(self, service: Service) -> CommandResult:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        script = str(self.places.configuration / "health.py")
+        argv = ["python3", "-B", script, "worker", service.value]
+        return self.host(service).run(argv, timeout=self.settings.limits.command, check=False)
+
+    def configure(self, variables: Mapping[str, str | None]) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        merged = {**self.variables, **variables}
+        self.variables = {name: value for name, value in merged.items() if value is not None}
         for service in (Service.BACKUP, Service.CHECK):
             self.stop(service)
             self.start(service)
@@ -258,11 +252,12 @@ class LocalStack:
 
     def close(self) -> None:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        mounts.thaw(self.directory)  # first: nothing ends a process that waits for a frozen file system
         for service in (Service.BACKUP, Service.CHECK, Service.DATABASE):
             with contextlib.suppress(IopError):  # killed all the same, and the directory goes
                 self.stop(service, immediate=not self.kept)
         leftovers.end(self.directory)
-        if not self.kept:
+        if not mounts.undo(self.directory) and not self.kept:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> LocalStack:

@@ -10,7 +10,8 @@ from pytest_iopbackup import resources
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.stack.base import Service
 from pytest_iopbackup.stack.binaries import find_binaries
-from pytest_iopbackup.stack.local import LocalSettings, LocalStack
+from pytest_iopbackup.stack.local import LocalStack
+from pytest_iopbackup.stack.local_services import LocalSettings
 from pytest_iopbackup.stack.supply import Order
 from pytest_iopbackup.stack.template import clone, ensure_template
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pytest_iopbackup.errors import UsageError
 from pytest_iopbackup.names import suggest
 from pytest_iopbackup.stack.base import TOKEN
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class ComposeMapping:
     token: str = TOKEN
     """What restores ask for as confirmation."""
 
-    def translate(self, variables: Mapping[str, str]) -> Mapping[str, str]:
+    def translate(self, variables: Mapping[str, Value]) -> Mapping[str, Value]:
         """Return variables by their names."""
         return {self.variables.get(name, name): value for name, value in variables.items()}
 

@@ -30,6 +30,10 @@ class Order:
     """Loads the dataset into the empty application's database."""
     variables: Mapping[str, str]
     """Variables of the deployed system that differ from their defaults."""
+    sizes: Mapping[str, str]
+    """Places (``repository``, …) that are to be volumes of a limited size (``128m``) from the start, on Compose."""
+    wal_segment: int = 16
+    """Size of a WAL segment in MiB, on a local stack; on Compose, the system under test decides."""
     stage: Stage
     failed: Callable[[Stack], None]
     """Told of a stack that could not be brought up, before it is taken down."""

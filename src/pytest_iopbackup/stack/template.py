@@ -6,25 +6,27 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pytest_iopbackup.stack.base import DATABASE, Service
 from pytest_iopbackup.stack.host import account
-from pytest_iopbackup.stack.local import LocalSettings, LocalStack
-from pytest_iopbackup.stack.supply import Order, Stage, await_first_backup
+from pytest_iopbackup.stack.local import LocalStack
+from pytest_iopbackup.stack.local_services import LocalSettings
+from pytest_iopbackup.stack.supply import Order, await_first_backup
 
 
 def ensure_template(order: Order, settings: LocalSettings, stack_half: Path) -> Path:
     """Return the template's directory, building it where this run has none yet; other processes of the run wait."""
-    template = order.workspace / f"t-{order.key}"
-    with _locked(order.workspace / f"t-{order.key}.lock"):
+    key = f"{order.key}-{order.wal_segment}"
+    template = order.workspace / f"t-{key}"
+    with _locked(order.workspace / f"t-{key}.lock"):
         if not template.exists():
-            building = order.workspace / f"b-{order.key}"
+            building = order.workspace / f"b-{key}"
             shutil.rmtree(building, ignore_errors=True)
             with LocalStack(building, settings) as stack:
                 try:
-                    _build(stack, stack_half, order.seed, order.stage)
+                    _build(stack, stack_half, order)
                 except Exception:
                     order.failed(stack)
                     raise
@@ -41,15 +43,26 @@ def clone(template: Path, directory: Path, settings: LocalSettings, variables: M
     return stack
 
 
-def _build(stack: LocalStack, stack_half: Path, seed: Callable[[LocalStack], None], stage: Stage) -> None:
-    stage("initdb")
+def _build(stack: LocalStack, stack_half: Path, order: Order) -> None:
+    order.stage("initdb")
     stack.make_directories()
     _copy_stack_half(stack_half, stack)
     limits = stack.settings.limits
     host = stack.host(Service.DATABASE)
+    # The scripts start several times a second in a trial, and never write bytecode themselves.
+    compiling = [
+        "python3",
+        "-m",
+        "compileall",
+        "-q",
+        "--invalidation-mode=checked-hash",
+        str(stack.places.configuration),
+    ]
+    host.run(compiling, timeout=limits.command)
     host.run(
         ["initdb", "--pgdata", str(stack.places.data), "--username=postgres", "--auth=trust", "--data-checksums",
-         "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"],
+         "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions",
+         f"--wal-segsize={order.wal_segment}"],
         timeout=limits.start,
     )  # fmt: skip
     # Relative to the data directory, so that it also holds in a copy and in a restored database.
@@ -59,12 +72,12 @@ def _build(stack: LocalStack, stack_half: Path, seed: Callable[[LocalStack], Non
     host.run(["pgbackrest", "stanza-create", "--no-online"], timeout=limits.command)
     stack.start_database()
     host.run(["psql", "--quiet", "--no-psqlrc", f"--command=CREATE DATABASE {DATABASE}"], timeout=limits.command)
-    seed(stack)
-    stage("full backup by the worker")
+    order.seed(stack)
+    order.stage("full backup by the worker")
     # The backup worker itself takes the first backup, a full one, so that in every copy its next one is an hour away.
     stack.start(Service.BACKUP)
     await_first_backup(stack, limits.backup)
-    stage("differential backup")
+    order.stage("differential backup")
     host.run(["bash", str(stack.places.configuration / "backup.sh"), "diff"], timeout=limits.backup)
     stack.stop(Service.BACKUP)
     stack.stop(Service.DATABASE)

@@ -15,36 +15,20 @@ import re
 import secrets
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_iopbackup.errors import IopError, MachineError
-from pytest_iopbackup.stack import docker, leftovers
+from pytest_iopbackup.stack import docker, leftovers, mounts
 from pytest_iopbackup.stack.host import account
 
 _NAME = re.compile(r"iop-[0-9a-f]{8}")
 _OWNER = "owner.json"
 _SOFTWARE = "pytest-iopbackup"
 KEPT = docker.KEPT
-_LONGEST_BASE = 60
-"""Unix socket paths end at 107 bytes (unix(7)); below the base come the run, the stack, and ``.s.PGSQL.5432``."""
 NEEDED_BYTES = 768 << 20
 """For a template, two stacks beside each other and their repositories, at 2,000 users."""
-
-
-def base_directory(explicit: Path | None) -> Path:
-    """Return where runs are made: as given, else the temporary directory, else ``/tmp`` where that path is too long."""
-    base = (explicit or Path(tempfile.gettempdir())).absolute()
-    if len(os.fsencode(base)) <= _LONGEST_BASE:
-        return base
-    if explicit is None:
-        return Path("/tmp")  # noqa: S108 - names in it are random, directories are made with mode 0700
-    raise MachineError(
-        f"work directory {base}: longer than {_LONGEST_BASE} bytes, so that Unix sockets below it could not be opened",
-        hint="choose a shorter --iop-work-dir",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +77,14 @@ def _signed(directory: Path) -> bool:
 
 
 def _clear(directory: Path) -> tuple[leftovers.Leftover, ...]:
-    """End a run's processes and delete its directory, except for kept stacks; return the processes.
+    """End a run's processes, undo its mounts and delete its directory, except for kept stacks; return the processes.
 
     The signature goes last: whoever is killed in the midst of this leaves a directory that the next sweep takes up.
     """
+    mounts.thaw(directory)  # first: nothing ends a process that waits for a frozen file system
     left = leftovers.end(directory)
+    if mounts.undo(directory):  # takes rights that we lack; to delete would be to follow into what is mounted
+        return left
     try:
         docker.remove_projects(directory)
     except IopError:  # Docker is away: this stays, so that a later sweep finds it

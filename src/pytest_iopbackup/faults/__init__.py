@@ -1,0 +1,1 @@
+"""What is broken on purpose: one module per class of fault."""
