@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from pytest_iopbackup.stack.location import base_directory
 from running import work_directory
+
+tempfile.tempdir = str(base_directory(None))  # as stacks do: in memory, where there is plenty
 
 settings.register_profile("unhurried", deadline=None)  # a deadline per example would test the machine's load
 settings.load_profile("unhurried")

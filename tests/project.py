@@ -115,7 +115,7 @@ def project(pytester: pytest.Pytester, base: Path, programs: Path, monkeypatch: 
         if made.trouble:
             raise made.trouble
 
-    def make_drill(_stack: object, evidence: Path, *, seed: int, limits: Limits, variables: object) -> ScriptedDrill:
+    def make_drill(_stack: object, evidence: Path, *, seed: int, limits: Limits, **_: object) -> ScriptedDrill:
         made.drills.append(ScriptedDrill(evidence, made.script, seed=seed, limits=limits))
         return made.drills[-1]
 

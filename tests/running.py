@@ -41,11 +41,15 @@ def write_scenario(folder: Path, name: str) -> Path:
 @contextlib.contextmanager
 def work_directory() -> Iterator[Path]:
     """Give a directory whose path is short enough for Unix sockets and which the unprivileged user may enter."""
-    path = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
+    path = Path(tempfile.mkdtemp(prefix="t-"))
     path.chmod(0o755)
     try:
         yield path
     finally:
+        while found := [name for name in mounted(path) if "/" in name]:  # or what is mounted would be deleted
+            place = found[-1].encode().decode("unicode_escape")  # the mount table writes a space as \040
+            subprocess.run(["/usr/sbin/fsfreeze", "--unfreeze", place], check=False, capture_output=True)
+            subprocess.run(["umount", "--lazy", place], check=True)
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -134,15 +138,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Remains:
-    """What there is of runs in a directory: theirs in it, processes, shared memory of their servers."""
+    """What there is of runs in a directory: theirs in it, processes, shared memory of their servers, mounts."""
 
     directories: frozenset[str]
     processes: frozenset[str]
     segments: frozenset[tuple[int, int]]
     """System V shared memory: identifier and the process that made it."""
+    mounts: frozenset[str] = frozenset()
+    """Where something is mounted, and loop devices."""
 
     def __bool__(self) -> bool:
-        return bool(self.directories or self.processes or self.segments)
+        return bool(self.directories or self.processes or self.segments or self.mounts)
 
 
 def remains(base: Path, *, segments: frozenset[tuple[int, int]] = frozenset()) -> Remains:
@@ -158,7 +164,19 @@ def remains(base: Path, *, segments: frozenset[tuple[int, int]] = frozenset()) -
         directories=frozenset(entry.name for entry in base.glob("iop-*")),
         processes=frozenset(_processes(os.fsencode(base))),
         segments=frozenset(noted & existing),
+        mounts=frozenset(mounted(base)),
     )
+
+
+def mounted(base: Path) -> Iterator[str]:
+    """Name every mount in a directory, and every loop device whose file is there."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if line.split()[4].startswith(f"{base}/"):
+            yield line.split()[4]
+    for device in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):  # detached meanwhile
+            if device.read_text().startswith(f"{base}/"):
+                yield device.parents[1].name
 
 
 def _processes(needle: bytes) -> Iterator[str]:

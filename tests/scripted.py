@@ -10,18 +10,14 @@ from typing import TypeVar, cast
 
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.limits import Limits
+from pytest_iopbackup.proven import Differing, LedgerJudgement, ProofFacts, RestoreFacts, TableComparison
 from pytest_iopbackup.record import (
     BackupFacts,
     CheckFacts,
-    Differing,
-    LedgerJudgement,
     MarkFacts,
     MistakeFacts,
     OperationFacts,
-    ProofFacts,
-    RestoreFacts,
     ScheduleFacts,
-    TableComparison,
     WriteFacts,
 )
 from pytest_iopbackup.stack.base import Stack
@@ -110,7 +106,7 @@ class ScriptedDrill(Drill):
     def write(self, transactions: int, clients: int = 4) -> WriteFacts:
         return self._answer(WRITE, "write", transactions, clients)
 
-    def mark(self, name: str) -> MarkFacts:
+    def mark(self, name: str, **_: object) -> MarkFacts:
         return self._answer(MARK, "mark", name)
 
     def mistake(self, statement: str) -> MistakeFacts:
@@ -124,7 +120,7 @@ class ScriptedDrill(Drill):
     ) -> RestoreFacts:
         return self._answer(RESTORE, "restore", mark, by, value, backup)
 
-    def prove(self, mark: str) -> ProofFacts:
+    def prove(self, mark: str, _: object = None) -> ProofFacts:
         return self._answer(PROOF, "expect", mark)
 
     def restore_kept(self, mark: str) -> tuple[tuple[RestoreFacts, ...], ProofFacts]:

@@ -100,7 +100,7 @@ def test_backups_of_both_kinds_come_by_themselves_at_the_frequency(system: Deplo
 
 def test_the_frequency_follows_its_variable_and_no_script_is_edited(system: Deployment) -> None:
     scripts = {path.name: path.read_bytes() for path in (system.directory / "pgbackrest").iterdir() if path.is_file()}
-    before = system.containers()["pgbackrest_check"]["Id"]
+    before = {name: system.containers()[name]["Id"] for name in ("database", "pgbackrest")}
     assert state(system, "backup")["frequency"] == 4
     system.configure({"DATABASE_BACKUP_FREQUENCY": "7"})
     assert system.control("up").returncode == 0
@@ -109,7 +109,7 @@ def test_the_frequency_follows_its_variable_and_no_script_is_edited(system: Depl
         entry.split("=", 1) for entry in system.containers()["pgbackrest_backup"]["Config"]["Env"] if "=" in entry
     )
     assert environment["PGBACKREST_FREQUENCY"] == "7"
-    assert system.containers()["pgbackrest_check"]["Id"] == before
+    assert {name: system.containers()[name]["Id"] for name in before} == before
     assert {name: (system.directory / "pgbackrest" / name).read_bytes() for name in scripts} == scripts
 
 
@@ -219,7 +219,7 @@ def test_a_repository_of_another_owner_is_detected(system: Deployment) -> None:
     try:
         code, lines = check(system)
         assert code == 2
-        assert re.match("CRITICAL .*(Permission denied|not writable)", lines["repository"]), lines
+        assert re.match("CRITICAL .*(Permission denied|no right to write)", lines["repository"]), lines
         failed = system.control("backup")
         assert (failed.returncode != 0, "ermission denied" in failed.stdout + failed.stderr) == (True, True)
     finally:
@@ -321,6 +321,7 @@ def test_a_full_repository_is_detected(small: Deployment) -> None:
         code, lines = check(small)
         assert code == 2
         assert lines["wal-archiving"].startswith("CRITICAL"), lines
+        assert re.match("CRITICAL .*repository.* bytes are free", lines["space"]), lines
         assert small.control("backup").returncode != 0
         wait_for(lambda: small.health("pgbackrest_check") == "unhealthy", 30, "the check is unhealthy")
         assert "No space left on device" in small.log("database")

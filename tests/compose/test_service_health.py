@@ -85,7 +85,7 @@ def test_a_repository_that_cannot_be_written_turns_backup_and_check_unhealthy(st
         assert stack.exec("pgbackrest", "chmod", "550", directory).returncode == 0
         wait_for_complaint(stack, BACKUP, "the last run ended with exit code")
         wait_for_complaint(stack, CHECK, "exit code 2")
-        assert f"{directory} is not writable" in stack.log(CHECK)
+        assert f"no right to write or to read {directory}" in stack.log(CHECK)
 
 
 def test_a_stopped_database_turns_the_check_unhealthy(stack: Deployment) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "pgbackrest"
@@ -44,8 +45,40 @@ def defaults_in_scripts(name: str) -> set[str]:
             found |= {value for value in re.findall(rf"\$\{{{name}:-([^}}]+)\}}", text) if not value.startswith("$")}
             found |= set(re.findall(rf"\$\(seconds {name} (\d+)\)", text))
             found |= set(re.findall(rf'^    "{name}": (\d+),', text, re.MULTILINE))
+            if re.search(rf'^    "{name}": None,', text, re.MULTILINE) and name not in interpolated():
+                found.add("")
     option = name.removeprefix("PGBACKREST_").replace("_", "-").lower()
     found |= set(re.findall(rf"^{option}=(.*)$", (SCRIPTS / "pgbackrest.conf").read_text(), re.MULTILINE))
+    return found
+
+
+def read_by(*scripts: str) -> set[str]:
+    """Return the settings that scripts and the modules that they import, directly or not, take from the environment."""
+    found: set[str] = set()
+    waiting, done = list(scripts), set()
+    while waiting:
+        script = waiting.pop()
+        done.add(script)
+        text = (SCRIPTS / script).read_text()
+        if script != "probes.py":  # it names the limits of all
+            found |= set(re.findall(r"\b(?:IOP|DATABASE)_[A-Z_]*[A-Z]\b", text))
+        imported = {f"{stem}.py" for stem in re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE)}
+        waiting += [name for name in imported - done if (SCRIPTS / name).exists()]
+    return (found | {"IOP_PROBE_TIMEOUT"}) & set(settings())
+
+
+def environment(service: str) -> set[str]:
+    """Return the variables that compose.yaml gives a service."""
+    return set(yaml.safe_load(COMPOSE)["services"][service]["environment"])
+
+
+def documented() -> dict[str, str]:
+    """Return the variables of README's table, each with its default."""
+    text = (ROOT / "README.md").read_text()
+    found: dict[str, str] = {}
+    for cells in re.findall(r"^\| (`[A-Z].*?`) \| .*? \| (.*?) \|$", text, re.MULTILINE):
+        names, defaults = (re.findall(r"[^`, ]+", cell) for cell in cells)
+        found.update(zip(names, defaults if len(names) > 1 else [cells[1].strip("`")], strict=True))
     return found
 
 
@@ -59,6 +92,34 @@ def test_the_explained_default_is_the_real_one(name: str) -> None:
     real = {interpolated()[name]} if name in interpolated() else set()
     real |= defaults_in_scripts(name)
     assert real == {settings()[name]}
+
+
+def test_the_readme_has_each_variable_with_its_default() -> None:
+    read = documented()
+    told = {"": "not set", "I_UNDERSTAND_THIS_WILL_DELETE_DATABASE_DATA": "see above"}
+    assert {name: read.get(name) for name in settings()} == {n: told.get(d, d) for n, d in settings().items()}
+    assert set(read) - set(settings()) == {"IOP_STATE_PATH"}
+
+
+@pytest.mark.parametrize(
+    ("service", "scripts"),
+    [
+        ("pgbackrest_check", ("health.py", "worker.sh")),
+        ("pgbackrest_backup", ("backup.sh", "worker.sh", "probes.py")),
+        ("pgbackrest", ("core.sh", "restore.py")),
+        ("pgbackrest_restore", ("restore.sh", "restore.py")),
+    ],
+)
+def test_each_service_gets_what_its_scripts_read(service: str, scripts: tuple[str, ...]) -> None:
+    assert read_by(*scripts) - environment(service) == set()
+    assert "IOP_PROBE_TIMEOUT" in read_by(*scripts)
+
+
+def test_pgbackrests_options_are_the_same_for_all() -> None:
+    services = ("database", "pgbackrest", "pgbackrest_backup", "pgbackrest_check", "pgbackrest_restore")
+    given = [{name for name in environment(service) if name.startswith("PGBACKREST_")} for service in services]
+    assert "PGBACKREST_ARCHIVE_TIMEOUT" in given[0]
+    assert [names - {"PGBACKREST_FREQUENCY"} for names in given] == [given[0]] * len(services)
 
 
 def test_each_setting_has_a_comment_before_it() -> None:

@@ -16,6 +16,18 @@ from typing import Any
 from uuid import uuid4
 
 SCRIPTS = Path(__file__).parents[2] / "pgbackrest"
+CHECKS = (
+    "repository",
+    "postgresql",
+    "configuration",
+    "wal-archiving",
+    "archiver",
+    "wal-chain",
+    "backups",
+    "verify",
+    "space",
+    "workers",
+)
 USER = "postgres" if os.geteuid() == 0 else None  # PostgreSQL and pgBackRest refuse root
 
 
@@ -120,7 +132,7 @@ class System:
         report = json.loads((self.state / "check-status.json").read_text())
         lines = result.stdout.splitlines()
         assert [line.split()[:2] for line in lines] == [[c["status"].upper(), c["name"]] for c in report["checks"]]
-        assert [c["name"] for c in report["checks"]] == ["repository", "postgresql", "wal-archiving", "configuration"]
+        assert [c["name"] for c in report["checks"]] == list(CHECKS)
         return result.returncode, {check["name"]: check for check in report["checks"]}
 
     def backups(self) -> list[dict[str, Any]]:
@@ -144,6 +156,16 @@ class System:
         (directory / name).chmod(0o755)
         directory.chmod(0o755)
         return f"{directory}:{self.environment['PATH']}"
+
+
+def statuses(checks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the status of each check."""
+    return {name: check["status"] for name, check in checks.items()}
+
+
+def all_but(**differing: str) -> dict[str, str]:
+    """Return the statuses of a healthy system, changed."""
+    return {**dict.fromkeys(CHECKS, "ok"), **{name.replace("_", "-"): status for name, status in differing.items()}}
 
 
 def marked(mark: str) -> list[int]:

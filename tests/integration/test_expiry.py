@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pgbackrest_system import System, system, wait_for
@@ -62,6 +65,31 @@ def test_nothing_expires_in_the_first_time_after_a_restore(fresh: System) -> Non
     assert len(labels(fresh)) == 3
     fresh.must(backup, "diff", **KEEP_ONE, IOP_EXPIRE_PAUSE="0")
     assert len(labels(fresh)) == 2  # the last full one, and the differential one on it
+
+
+def test_nothing_expires_while_verify_reads_it_and_verify_waits_while_something_expires(fresh: System) -> None:
+    backup, verify = fresh.scripts / "backup.sh", ("python3", "-B", fresh.scripts / "health.py", "verify")
+    fresh.must(backup, "full")
+    lock, remembered = fresh.state / "expire-iop.lock", fresh.state / "remembered-iop-verify.json"
+    with lock.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as verify does
+        assert "nothing expires this time: pgbackrest verify is at work" in fresh.must(backup, "full", **KEEP_ONE)
+        assert len(labels(fresh)) == 2
+        fresh.must(*verify)  # another one may read as well
+        ended = json.loads(remembered.read_text())["ended"]
+    fresh.must(backup, "full", **KEEP_ONE)
+    assert len(labels(fresh)) == 1
+    with lock.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as backup.sh does
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(fresh.must, *verify)
+            wait_for(lambda: json.loads(remembered.read_text())["started"] > ended)
+            assert json.loads(remembered.read_text())["ended"] == ended
+            fcntl.flock(file, fcntl.LOCK_UN)
+            run.result()
+    found = json.loads(remembered.read_text())
+    assert found["ended"] > ended
+    assert found["problems"] == []
 
 
 def test_a_pause_that_is_no_number_is_refused(fresh: System) -> None:

@@ -28,7 +28,7 @@ from pytest_iopbackup.proof.judge import judge, request_ids
 from pytest_iopbackup.proof.sequences import sequence_states
 from pytest_iopbackup.proof.session import PINNED
 from pytest_iopbackup.proof.verdict import describe, verdict
-from pytest_iopbackup.record import ProofFacts, Verdict
+from pytest_iopbackup.proven import ProofFacts, Verdict
 from pytest_iopbackup.stack.binaries import find_binaries
 from pytest_iopbackup.stack.host import account
 

@@ -12,7 +12,8 @@ import pytest
 
 import pytest_iopbackup
 from pytest_iopbackup import resources
-from pytest_iopbackup.record import RunRecord, Verdict
+from pytest_iopbackup.proven import Verdict
+from pytest_iopbackup.record import RunRecord
 from pytest_iopbackup.reports.codec import from_json
 from pytest_iopbackup.scenario.loader import load_scenario
 from running import Run, remains

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -96,6 +97,40 @@ def test_what_sigkill_leaves_is_swept_by_the_command_which_touches_nothing_else(
     assert (swept.processes, swept.segments) == (frozenset(), frozenset())
     assert swept.directories == {"iop-notours", "iop-12345678", "iop-deadbeef"}
     assert [(folder / "file").read_text() for folder in precious] == ["x"] * 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not run: to freeze a file system takes root")
+def test_a_frozen_repository_of_a_killed_run_is_thawed_unmounted_and_swept(tmp_path: Path, base: Path) -> None:
+    steps = "steps:\n  - fault: repository-frozen\n"
+    (tmp_path / "mine.yaml").write_text(f"name: mine\ntitle: It freezes\ndataset: {{users: 20}}\n{steps}")
+    with Run("pytest", "--iop-scenario=./mine.yaml", cwd=tmp_path, base=base) as run:
+        run.await_output("fault repository-frozen")
+        wait_until(lambda: hanging(base) or None, limit=60, what="a writer that hangs")
+        before = remains(base)
+        run.send(signal.SIGKILL)
+        assert run.end() == -signal.SIGKILL
+    left = remains(base, segments=before.segments)
+    assert hanging(base)
+    (directory,) = left.directories
+    assert {Path(name).name for name in left.mounts if "/" in name} == {"origin", "repo", "volume"}
+    assert any(name.startswith("loop") for name in left.mounts)
+
+    with start(tmp_path, base, "--collect-only") as run:
+        assert run.end() == pytest.ExitCode.OK
+    assert f"swept what a killed run had left: {base}/{directory}, " in run.output
+    assert remains(base, segments=left.segments) == NOTHING
+
+
+def hanging(base: Path) -> list[str]:
+    """Return the ids of processes in uninterruptible sleep that belong to a stack in a directory."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if f"IOP_STACK={base}/".encode() in (entry / "environ").read_bytes():
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                wait = (entry / "wchan").read_text()
+                found += [entry.name] if state == "D" and "rwsem" in wait else []
+    return found
 
 
 def test_what_sigkill_leaves_is_swept_by_the_next_run(tmp_path: Path, base: Path) -> None:

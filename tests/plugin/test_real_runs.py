@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_iopbackup.record import RunRecord, ScenarioRecord, Verdict
+from pytest_iopbackup.proven import Verdict
+from pytest_iopbackup.record import RunRecord, ScenarioRecord
 from pytest_iopbackup.reports.codec import from_json
 from running import SCENARIO, Remains, Run, remains, work_directory, write_scenario
 

@@ -12,7 +12,7 @@ import pytest
 from project import Project, all_output
 from pytest_iopbackup.errors import IopError, MachineError
 from pytest_iopbackup.limits import Limits
-from pytest_iopbackup.record import Verdict
+from pytest_iopbackup.proven import Verdict
 from pytest_iopbackup.reports import writer
 from running import write_scenario
 from scripted import DIFFERENT, PROOF, TABLE

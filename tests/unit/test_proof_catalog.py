@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_iopbackup.proof.catalog import ABSENT, MISSING, WIDTH, CatalogObject, excerpts, object_findings
-from pytest_iopbackup.record import Finding
+from pytest_iopbackup.proven import Finding
 
 
 def thing(kind: str, name: str, definition: str = "same") -> CatalogObject:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_iopbackup.proof.difference import EXAMPLES, WIDTH, difference, named, readable
-from pytest_iopbackup.record import Differing
+from pytest_iopbackup.proven import Differing
 
 Rows = list[tuple[str, int]]
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_iopbackup.proof.sequences import SequenceState, sequence_findings
-from pytest_iopbackup.record import Finding
+from pytest_iopbackup.proven import Finding
 
 UP = SequenceState(name="s.up", last_value=10, is_called=True, log_cnt=22, increment=1)
 DOWN = SequenceState(name="s.down", last_value=-7, is_called=True, log_cnt=30, increment=-3)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_iopbackup.proof.verdict import SCREEN, WIDTH, describe, verdict
-from pytest_iopbackup.record import Differing, Finding, LedgerJudgement, ProofFacts, TableComparison, Verdict
+from pytest_iopbackup.proven import Differing, Finding, LedgerJudgement, ProofFacts, TableComparison, Verdict
 
 
 def table(name: str = "s.t", rows: int = 3, **ways: Differing) -> TableComparison:

@@ -16,16 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_iopbackup.errors import MachineError
-from pytest_iopbackup.record import (
-    SCHEMA_VERSION,
-    Differing,
-    Finding,
-    LedgerJudgement,
-    RunRecord,
-    ScenarioRecord,
-    StepRecord,
-    Verdict,
-)
+from pytest_iopbackup.proven import Differing, Finding, LedgerJudgement, Verdict
+from pytest_iopbackup.record import SCHEMA_VERSION, RunRecord, ScenarioRecord, StepRecord
 from pytest_iopbackup.reports.codec import from_json, to_json
 from pytest_iopbackup.reports.markdown import to_markdown
 from pytest_iopbackup.reports.table import run_table, step_table

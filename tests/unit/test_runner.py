@@ -21,7 +21,8 @@ from pytest_iopbackup.errors import (
     UsageError,
 )
 from pytest_iopbackup.progress import Narrator
-from pytest_iopbackup.record import ScenarioRecord, Verdict
+from pytest_iopbackup.proven import Verdict
+from pytest_iopbackup.record import ScenarioRecord
 from pytest_iopbackup.runner import Setting, run_scenario
 from pytest_iopbackup.scenario import model
 from pytest_iopbackup.stack import supply

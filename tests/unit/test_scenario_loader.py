@@ -52,7 +52,7 @@ def test_a_good_file_becomes_a_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(resources.scenarios().rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_scenario_that_comes_with_the_package_is_valid_and_proves_something(path: Path) -> None:
     scenario = load_scenario(path)
-    assert any(isinstance(step.action, model.Expect) for step in scenario.steps)
+    assert any(isinstance(step.action, (model.Expect, model.Fault)) for step in scenario.steps)
 
 
 @pytest.mark.parametrize(

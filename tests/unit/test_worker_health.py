@@ -37,6 +37,8 @@ def judge(directory: Path, name: str, text: str | None, **environment: str) -> t
     """Return exit code and answer of the health check, which is one line."""
     if text is not None:
         (directory / f"{name}.json").write_text(text)
+    if name == "check" and not (directory / "check-status.json").exists():
+        (directory / "check-status.json").write_text(json.dumps({"finished": ago(0)}))
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("IOP_", "DATABASE_"))}
     done = subprocess.run(
         (sys.executable, "-B", HEALTH, "worker", name),
@@ -102,6 +104,31 @@ def test_limits_come_from_the_environment(
     environment: dict[str, str], change: dict[str, Any], code: int, tmp_path: Path
 ) -> None:
     assert judge(tmp_path, "backup", state(**change), **environment)[0] == code
+
+
+@pytest.mark.parametrize(
+    ("change", "finished", "words"),
+    [
+        ({}, 5, None),  # a run from 10 s to 5 s ago
+        ({}, 9, None),
+        ({}, 60, "has left no report; the newest is of 2"),
+        ({}, "", "the report cannot be read: 'finished'"),
+        ({}, None, "the report cannot be read"),
+        ({"doing": "running", "since": 2}, 1, None),  # the present run's, whose end is to come
+        ({"doing": "running", "since": 2}, 60, "has left no report"),
+        ({"exit_code": None, "doing": "running"}, None, None),  # the first run
+        ({"exit_code": None, "doing": "running"}, 60, None),  # of an earlier worker
+        ({"exit_code": 2}, 60, "exit code 2"),
+    ],
+)
+def test_a_run_of_the_checks_has_to_leave_a_report(
+    change: dict[str, Any], finished: int | str | None, words: str | None, tmp_path: Path
+) -> None:
+    report = {"finished": ago(finished)} if isinstance(finished, int) else {}
+    (tmp_path / "check-status.json").write_text("" if finished is None else json.dumps(report))
+    code, answer = judge(tmp_path, "check", state(**change))
+    assert code == (words is not None)
+    assert answer == "worker check: ok\n" if words is None else words in answer
 
 
 def test_a_checks_limit_grows_with_its_own_limits(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +19,13 @@ import pytest
 from pytest_iopbackup.__main__ import main
 from pytest_iopbackup.errors import MachineError
 from pytest_iopbackup.limits import wait_until
-from pytest_iopbackup.stack import leftovers
+from pytest_iopbackup.stack import leftovers, mounts
 from pytest_iopbackup.stack import workspace as workspace_module
 from pytest_iopbackup.stack.host import Account, account
-from pytest_iopbackup.stack.workspace import NEEDED_BYTES, Workspace, base_directory, keep, sweep
+from pytest_iopbackup.stack.workspace import NEEDED_BYTES, Workspace, keep, sweep
+from running import mounted
+
+takes_root = pytest.mark.skipif(os.geteuid() != 0, reason="not run: to mount something takes root")
 
 # Makes a run's directory with a stack in it and waits for its death.
 VICTIM = """\
@@ -82,19 +84,6 @@ def note_segment(stack: Path, identifier: int) -> None:
     """Write line 7 of ``postmaster.pid`` as PostgreSQL does: the segment's key and identifier."""
     (stack / "data").mkdir(parents=True, exist_ok=True)
     (stack / "data" / "postmaster.pid").write_text(f"1\n/d\n1700000000\n5432\n/s\n\n  5432001 {identifier:9}\nready\n")
-
-
-def test_the_base_is_the_temporary_directory_unless_a_socket_would_not_fit_below_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", "/short")
-    assert base_directory(None) == Path("/short")
-    monkeypatch.setattr(tempfile, "tempdir", "/" + "l" * 60)
-    assert base_directory(None) == Path("/tmp")
-    assert base_directory(Path("/" + "e" * 59)) == Path("/" + "e" * 59)
-    with pytest.raises(MachineError, match="longer than 60 bytes") as caught:
-        base_directory(Path("/" + "é" * 30))
-    assert "--iop-work-dir" in (caught.value.hint or "")
 
 
 def test_a_run_has_a_directory_for_its_user_alone_until_it_ends(base: Path) -> None:
@@ -263,6 +252,73 @@ def test_links_inside_are_removed_and_not_followed(base: Path, killed: Path) -> 
     sweep(base)
     assert list(base.iterdir()) == [precious]
     assert (precious / "file").read_text() == "x"
+
+
+@takes_root
+def test_what_is_mounted_in_a_killed_run_is_taken_away_and_not_emptied(base: Path, killed: Path) -> None:
+    precious, other = base / "precious", base / "iop-deadbeef0"
+    for folder in (precious, other, killed / "s-main-1" / "a repo"):
+        folder.mkdir(parents=True)
+    (precious / "file").write_text("x")
+    mount("--bind", precious, killed / "s-main-1" / "a repo")
+    mount("-t", "tmpfs", "none", killed / "s-main-1" / "a repo")
+    (killed / "s-main-1" / "a repo" / "below").mkdir()
+    mount("--bind", precious, killed / "s-main-1" / "a repo" / "below")
+    mount("--bind", precious, killed / "s-main-1" / "data")
+    mount("--bind", precious, other)
+    sweep(base)
+    assert (precious / "file").read_text() == "x"
+    assert sorted(base.iterdir()) == [other, precious]
+    assert set(mounted(base)) == {str(other)}
+
+
+@takes_root
+def test_where_a_mount_cannot_be_undone_nothing_is_deleted_and_a_later_sweep_takes_it(
+    base: Path, killed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precious = base / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("x")
+    mount("--bind", precious, killed / "s-main-1" / "data")
+    with monkeypatch.context() as patch:
+        patch.setattr(mounts, "_run", lambda *_: False)  # as for an ordinary user
+        sweep(base)
+    assert (precious / "file").read_text() == "x"
+    assert (killed / "s-main-1" / "data" / "file").read_text() == "x"
+    sweep(base)
+    assert (precious / "file").read_text() == "x"
+    assert list(base.iterdir()) == [precious]
+
+
+@takes_root
+@pytest.mark.parametrize("unmounted", [False, True])
+def test_a_frozen_file_system_of_a_killed_run_is_thawed_so_that_its_writers_end(
+    base: Path, killed: Path, programs: list[subprocess.Popen[bytes]], unmounted: bool
+) -> None:
+    stack = killed / "s-main-1"
+    place, image = stack / "data", stack / "image"
+    subprocess.run(["truncate", "--size=16M", image], check=True)
+    subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-F", image], check=True)
+    mount("-o", "loop", image, place)
+    if unmounted:  # where it is hangs on: mounted elsewhere, it must still be thawed
+        (base / "elsewhere").mkdir()
+        mount("--bind", place, base / "elsewhere")
+        subprocess.run(["umount", place], check=True)
+        place = base / "elsewhere"
+    subprocess.run(["/usr/sbin/fsfreeze", "--freeze", place], check=True)
+    writer = subprocess.Popen(["/bin/touch", place / "file"], env={leftovers.MARKER: str(stack)})
+    programs.append(writer)
+    state = Path(f"/proc/{writer.pid}/wchan")
+    wait_until(lambda: "rwsem" in state.read_text() or None, limit=5, what="the writer to hang")
+    sweep(base)
+    assert writer.wait(10) in {-signal.SIGKILL, 0}  # the moment between the thaw and its end may be enough for it
+    assert not killed.exists()
+    left = sorted(name for name in mounted(base) if unmounted is False or not name.startswith("loop"))
+    assert left == ([str(place)] if unmounted else [])
+
+
+def mount(*arguments: str | Path) -> None:
+    subprocess.run(["mount", *arguments], check=True)
 
 
 def test_somebody_elses_directory_is_left_alone(base: Path, killed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
