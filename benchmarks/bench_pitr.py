@@ -24,7 +24,7 @@ from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.stack.base import Service, Stack
 from pytest_iopbackup.stack.binaries import Binaries, find_binaries
 from pytest_iopbackup.stack.host import account
-from pytest_iopbackup.stack.local import LocalSettings
+from pytest_iopbackup.stack.local_services import LocalSettings
 from pytest_iopbackup.stack.supply import Order
 from pytest_iopbackup.stack.template import ensure_template
 
@@ -82,6 +82,7 @@ def _prepare(directory: Path, binaries: Binaries) -> None:
         key="dump",
         seed=seed,
         variables={},
+        sizes={},
         stage=lambda _name: nothing,
         failed=lambda _stack: None,
     )
