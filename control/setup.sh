@@ -129,6 +129,7 @@ command_drill() {
 command_test() {
     setup_all setup_programs setup_python
     command -v shellcheck >/dev/null || install_packages "shellcheck, for the tests" shellcheck
+    command -v faketime >/dev/null || install_packages "libfaketime, for the tests" faketime
     install_docker
     provide_engine
     ensure_image always

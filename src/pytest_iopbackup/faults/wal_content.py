@@ -10,8 +10,13 @@ from pytest_iopbackup.faults.base import Expected, Fault
 from pytest_iopbackup.faults.corruption import FLIP
 from pytest_iopbackup.faults.site import Site
 
-UNPACK = 'mkdir -p "${2%/*}"; zstd -qdcf "$1" >"$2"'
-"""For :meth:`Site.script`: unpacks an archived segment, if it is packed at all, to a file."""
+
+def fetch(site: Site, segment: str) -> Path:
+    """Return a copy of an archived segment, as a restore gets it: alone in a directory, for whoever asks to remove."""
+    copy = site.stack.places.state / "fetched" / segment
+    site.run("mkdir", "-p", str(copy.parent))
+    site.run("pgbackrest", "archive-get", segment, str(copy))
+    return copy
 
 
 class WalRotsBeforePush(Fault):
@@ -45,8 +50,7 @@ class WalRotsBeforePush(Fault):
         """Let pg_waldump read what is archived."""
         if self._file is None:
             raise ProofError("nothing is archived")
-        copy = site.stack.shelter / "rotten" / self._file.name[:24]
-        site.script(UNPACK, self._file, copy)
+        copy = fetch(site, self._file.name[:24])
         said = site.surgery("pg_waldump", "--stats", str(copy), check=False).stderr
         site.script('rm -rf "${1%/*}"', copy)
         if "incorrect resource manager data checksum" not in said:
@@ -75,13 +79,11 @@ class WalOfAnotherCluster(Fault):
         """Change the system identifier in a segment (8 bytes, 24 after its beginning), and name it by its checksum."""
         self._file = file = site.await_archived(site.switch_wal())
         site.await_archived(site.switch_wal())
-        copy = site.stack.shelter / "foreign" / file.name[:24]
-        site.script(UNPACK, file, copy)
+        copy = fetch(site, file.name[:24])
         site.script(FLIP, copy, "26")
         digest = site.script('sha1sum "$1"', copy)[:40]
-        self._foreign = foreign = file.with_name(f"{file.name[:24]}-{digest}{file.suffix}")
-        pack = 'case $2 in *.zst) zstd -qf --rm "$1" -o "$1.new" ;; *) mv "$1" "$1.new" ;; esac'
-        site.script(f'{pack}; cp --attributes-only -p "$3" "$1.new"; mv "$1.new" "$2.part"', copy, foreign, file)
+        self._foreign = foreign = file.with_name(f"{file.name[:24]}-{digest}")  # not compressed, which is as good
+        site.script('cp --attributes-only -p "$3" "$1"; mv "$1" "$2.part"; rmdir "${1%/*}"', copy, foreign, file)
         site.take_away(file)
         site.script('mv "$1.part" "$1"', foreign)
 
