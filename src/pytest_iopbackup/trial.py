@@ -103,13 +103,13 @@ class Trial:
         A restore and a backup take longest, so they begin at once; a backup that would hide the fault does not.
         """
         fault, watch = self._fault, self._watch
-        if fault.writes:
-            self._written = self._write("during")
         expected = fault.expected
         early = {**watch.restore(), **({} if fault.hidden_by_backup else watch.backup())}
         early.pop(expected.signal, None)
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(watch.ask, early)
+            if fault.writes:
+                self._written = self._write("during")
             watch.await_alarm(expected.signal, expected.reason, expected.within * self._scale)
             self._done("detect")
             watch.ask({name: signal for name, signal in watch.asked().items() if name not in early})
@@ -142,11 +142,11 @@ class Trial:
         """
         if self._fault.loses_window:
             self._renew()
-        base = self._base()
         self._done("heal")
         with ThreadPoolExecutor(2) as pool:
             backup = pool.submit(self._demand_silence, _AFTER, self._watch.backup(UNHURRIED), _HEALED * self._scale)
             green = pool.submit(self._demand_green, _AFTER, patience=_HEALED * self._scale)
+            base = self._base()
             try:
                 self._restore_both(self._write_on(), base)
             except IopError:
