@@ -48,7 +48,8 @@ expire() {
             "$(($(date +%s) - age + pause_seconds))" "$age"
         return
     fi
-    exec {reading}>>"$state/expire-$PGBACKREST_STANZA.lock"
+    { exec {reading}>>"$state/expire-$PGBACKREST_STANZA.lock"; } ||
+        fail 2 "the backup is there, but $state/expire-$PGBACKREST_STANZA.lock cannot be written" "is the volume full?"
     if flock --timeout 2 "$reading"; then
         attend pgbackrest expire || fail "$?" "the backup is there, but pgbackrest expire failed" "see the message above"
     else

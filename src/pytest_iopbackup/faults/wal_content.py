@@ -12,11 +12,20 @@ from pytest_iopbackup.faults.site import Site
 
 
 def fetch(site: Site, segment: str) -> Path:
-    """Return a copy of an archived segment, as a restore gets it: alone in a directory, for whoever asks to remove."""
-    copy = site.stack.places.state / "fetched" / segment
+    """Return a copy of an archived segment, as a restore gets it; :func:`discard` removes it."""
+    copy = _fetched(site) / segment
     site.run("mkdir", "-p", str(copy.parent))
     site.run("pgbackrest", "archive-get", segment, str(copy))
     return copy
+
+
+def discard(site: Site) -> None:
+    """Remove what was fetched, if anything was."""
+    site.surgery("rm", "-rf", str(_fetched(site)))
+
+
+def _fetched(site: Site) -> Path:
+    return site.stack.places.state / "fetched"
 
 
 class WalRotsBeforePush(Fault):
@@ -52,7 +61,6 @@ class WalRotsBeforePush(Fault):
             raise ProofError("nothing is archived")
         copy = fetch(site, self._file.name[:24])
         said = site.surgery("pg_waldump", "--stats", str(copy), check=False).stderr
-        site.script('rm -rf "${1%/*}"', copy)
         if "incorrect resource manager data checksum" not in said:
             raise ProofError(f"pg_waldump reads {self._file.name}: {said.strip()}")
         return " ".join(said.split())
@@ -60,6 +68,7 @@ class WalRotsBeforePush(Fault):
     def heal(self, site: Site) -> None:
         """Let the archiver go on; what is archived stays as it is."""
         processes.send(site, "CONT", *self._archiver)
+        discard(site)
 
 
 class WalOfAnotherCluster(Fault):
@@ -83,7 +92,7 @@ class WalOfAnotherCluster(Fault):
         site.script(FLIP, copy, "26")
         digest = site.script('sha1sum "$1"', copy)[:40]
         self._foreign = foreign = file.with_name(f"{file.name[:24]}-{digest}")  # not compressed, which is as good
-        site.script('cp --attributes-only -p "$3" "$1"; mv "$1" "$2.part"; rmdir "${1%/*}"', copy, foreign, file)
+        site.script('cp --attributes-only -p "$3" "$1"; mv "$1" "$2.part"', copy, foreign, file)
         site.take_away(file)
         site.script('mv "$1.part" "$1"', foreign)
 
@@ -95,6 +104,7 @@ class WalOfAnotherCluster(Fault):
 
     def heal(self, site: Site) -> None:
         """Put the right one back."""
+        discard(site)
         if self._foreign:
             site.script('rm -f "$1" "$1.part"', self._foreign)
         if self._file:
