@@ -100,18 +100,21 @@ class Trial:
     def _observe(self) -> None:
         """Write on where that goes, wait for the named signal, and ask all others.
 
-        A restore and a backup take longest, so they begin at once; a backup that would hide the fault does not.
+        A restore and a backup take longest, so they begin at once; where that would hide the fault, all but the restore
+        waits for the named signal.
         """
         fault, watch = self._fault, self._watch
         expected = fault.expected
-        early = {**watch.restore(), **({} if fault.hidden_by_backup else watch.backup())}
+        early = {**watch.restore(), **({} if fault.fleeting else watch.backup())}
         early.pop(expected.signal, None)
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(watch.ask, early)
-            if fault.writes:
+            if fault.writes and not fault.fleeting:
                 self._written = self._write("during")
             watch.await_alarm(expected.signal, expected.reason, expected.within * self._scale)
             self._done("detect")
+            if fault.writes and fault.fleeting:
+                self._written = self._write("during")
             watch.ask({name: signal for name, signal in watch.asked().items() if name not in early})
             asked.result()
         watch.look()

@@ -145,7 +145,7 @@ class CommitNotArchived(ArchiveTimeoutOff):
 
     name = "commit-not-archived"
     title = "A commit is on the server alone for longer than may be lost, as nothing ends its WAL segment"
-    hidden_by_backup = True
+    fleeting = True
     expected = Expected(signal="archiver", reason=r"the oldest commit that the repository does not have is \d+ s old")
     variables: ClassVar = {"IOP_RPO": "3"}
 

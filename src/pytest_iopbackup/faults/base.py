@@ -55,8 +55,9 @@ class Fault(ABC):
     """Variables of the deployed system that its detection takes, beside ``PACE``."""
     sizes: ClassVar[Mapping[str, str]] = {}
     """On Compose, places whose volume has to be of a limited size from the start: ``{"repository": "128m"}``."""
-    hidden_by_backup: ClassVar[bool] = False
-    """Whether a backup would hide it, or heal it: then one is asked for only after the named signal."""
+    fleeting: ClassVar[bool] = False
+    """Whether a backup, or the end of a WAL segment, hides or heals it: then nothing is written, and no backup taken,
+    before the named signal has fired."""
     stacks: ClassVar[frozenset[str]] = frozenset({"local"})
     needs_root: ClassVar[bool] = False
     """Whether it takes root on the local stack; on Compose, Docker has the rights."""

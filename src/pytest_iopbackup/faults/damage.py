@@ -146,6 +146,7 @@ class BackupInfoHalfCorrupt(Described):
     title = "backup.info is damaged, its copy is used: one more loss, and no backup is known"
     places = ("backup/{}/backup.info",)
     silent = True
+    fleeting = True
     expected = Expected(signal="backups", reason=r"backup\.info and its copy differ")
 
     def heal(self, site: Site) -> None:

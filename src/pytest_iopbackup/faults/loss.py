@@ -54,7 +54,7 @@ class QueueMaxDrop(UnnoticedLoss):
 
     name = "queue-max-drop"
     title = "archive-push-queue-max dropped WAL while the repository could not be written; it can again since"
-    hidden_by_backup = True
+    fleeting = True
     tags = ("archiving", "configuration")
     expected = Expected(signal="archiver", reason=r"PostgreSQL calls it archived, but it is not in the repository: 0")
 

@@ -158,7 +158,7 @@ class RepositoryWalRolledBack(Lost):
 
     name = "repository-wal-rolled-back"
     title = "The repository is as it was some minutes ago: the WAL archived since is not in it"
-    hidden_by_backup = True
+    fleeting = True
     tags = ("repository", "wal")
     silent = True
     expected = Expected(signal="archiver", reason=r"calls it archived, but it is not in the repository: 0")
