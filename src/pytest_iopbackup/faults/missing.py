@@ -80,6 +80,7 @@ class BackupInfoHalfLost(Lost):
     title = "backup.info is gone, its copy is used: one more loss, and no backup is known"
     tags = ("repository", "repository-damaged")
     silent = True
+    fleeting = True
     expected = Expected(signal="backups", reason=r"backup\.info is missing or empty")
 
     def victims(self, site: Site) -> Sequence[Path]:
