@@ -12,7 +12,7 @@ from pytest_iopbackup.stack.base import Stack
 
 WAL_SEGMENT = 16
 """PostgreSQL's default size of a WAL segment, in MiB."""
-MOST = 12
+MOST = 8
 """Trials on one stack: its archive grows with each, and with it what verifying and restoring cost."""
 
 

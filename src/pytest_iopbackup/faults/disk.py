@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +18,8 @@ from pytest_iopbackup.stack.base import Service
 
 MIB = 1 << 20
 _NO_SPACE = "No space left on device"
+_ONE_RUN = 1.5
+"""Seconds that a run of the checks takes at a trial's pace."""
 
 
 class Full(Fault):
@@ -168,6 +171,21 @@ class StateFull(Full):
     room = 4 * MIB
     expected = Expected(signal="check-worker", reason=r"no heartbeat for \d+ s", within=20)
     silent = True
+
+    def inject(self, site: Site) -> None:
+        """Fill it for good: a run of the checks that is under way still removes what it had begun to write."""
+        super().inject(site)
+        volume = self.volume(site)
+        full_since = time.monotonic()
+
+        def stays_full() -> bool:
+            nonlocal full_since
+            if volume.space()[0]:
+                volume.fill()
+                full_since = time.monotonic()
+            return time.monotonic() - full_since > _ONE_RUN
+
+        wait_until(stays_full, limit=site.limits.command, what="the state directory to stay full")
 
 
 class WalFull(Full):

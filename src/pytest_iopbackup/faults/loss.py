@@ -102,6 +102,7 @@ class StaleSpool(UnnoticedLoss):
 
     name = "stale-spool"
     title = "The spool of an older cluster says of the next segment that it is pushed: it is acknowledged, and lost"
+    fleeting = True
     tags = ("archiving", "spool")
     expected = Expected(signal="archiver", reason=r"PostgreSQL calls it archived, but it is not in the repository: 0")
 

@@ -138,10 +138,10 @@ class Volume:
         return int(free), int(size)
 
     def fill(self, *, leave: int = 0) -> None:
-        """Write a file until so many bytes are left; without any, until there is no space."""
+        """Write a file, or add to it, until so many bytes are left; without any, until there is no space."""
         self.site.script(
             'head -c $(($(df --block-size=1 --output=avail "$1" | tail -1) + 65536 * !$2 - $2)) /dev/zero'
-            ' >"$1/filler" || [ "$2" = 0 ]',
+            ' >>"$1/filler" || [ "$2" = 0 ]',
             self.place,
             str(leave),
         )
