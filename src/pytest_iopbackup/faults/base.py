@@ -15,7 +15,7 @@ from pytest_iopbackup.limits import wait_until
 
 PACE: Mapping[str, str] = {
     "PGBACKREST_CHECK_FREQUENCY": "1",
-    "PGBACKREST_ARCHIVE_TIMEOUT": "3",
+    "PGBACKREST_ARCHIVE_TIMEOUT": "2",
     "IOP_PROBE_TIMEOUT": "5",
     "IOP_ARCHIVE_CHECK_TIMEOUT": "6",
     "IOP_HEARTBEAT": "1",
