@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from pytest_iopbackup.cluster.checks import read_status
-from pytest_iopbackup.errors import ProofError
+from pytest_iopbackup.errors import DeadlineError, ProofError
 from pytest_iopbackup.faults.base import Expected, Fault
 from pytest_iopbackup.faults.missing import Gone
 from pytest_iopbackup.faults.put_back import put_back_with_wal
 from pytest_iopbackup.faults.site import Site
 from pytest_iopbackup.limits import wait_until
-from pytest_iopbackup.stack.base import Service
+from pytest_iopbackup.stack.base import CommandResult, Service
 
 
 class RepositoryMoved(Gone):
@@ -197,10 +197,17 @@ class RepositoryHangs(Fault):
 
 
 def _begin(site: Site) -> None:
-    def created() -> bool:  # archiving that fails in the background holds the lock for moments
-        return site.run("pgbackrest", "stanza-create", service=Service.BACKUP, check=False).exit_code == 0
+    ended: CommandResult | None = None
 
-    wait_until(created, limit=site.limits.command, what="the stanza to be created")
+    def created() -> bool:  # archiving that fails in the background holds the lock for moments
+        nonlocal ended
+        ended = site.run("pgbackrest", "stanza-create", service=Service.BACKUP, check=False)
+        return ended.exit_code == 0
+
+    try:
+        wait_until(created, limit=site.limits.command, what="the stanza to be created")
+    except DeadlineError as error:
+        raise ProofError(f"{error.message}: {ended.describe() if ended else 'it was never tried'}") from error
     site.run("bash", str(site.stack.places.configuration / "backup.sh"), "full", service=Service.BACKUP)
 
 
