@@ -28,6 +28,8 @@ _HEALED = 30.0
 """Seconds after healing until every signal has to be green."""
 _RECENT = 3.0
 """Seconds since the first green report began, at most: the one before may have seen the stack come up, or be healed."""
+_REPORT = 8.0
+"""Seconds for the check worker to end a cycle that it has begun after the fault was there, on a busy machine."""
 _HEALTH = 8.0
 """Seconds for a container's health check, every 4 s, to follow what its worker has recorded."""
 _REHEARSAL = 8.0
@@ -117,7 +119,8 @@ class Trial:
                 self._written = self._write("during")
             watch.ask({name: signal for name, signal in watch.asked().items() if name not in early})
             asked.result()
-        watch.look()
+        if expected.signal != CHECK_WORKER:  # there, that it reports nothing may be the fault
+            watch.await_report(_REPORT * self._scale)
         watch.await_health(_HEALTH * self._scale)
         self._done("ask")
         alone = watch.readings[PGBACKREST_CHECK]

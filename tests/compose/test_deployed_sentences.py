@@ -183,6 +183,7 @@ def test_the_repository_holds_all_that_a_restore_needs_and_outlives_the_containe
     assert {kind for _, kind in backups} == {"full", "diff"}
 
     def listing() -> set[str]:
+        """Return all finished files; what is half written goes, or gets its name."""
         argv = (
             "run",
             "--rm",
@@ -194,6 +195,9 @@ def test_the_repository_holds_all_that_a_restore_needs_and_outlives_the_containe
             REPOSITORY,
             "-type",
             "f",
+            "!",
+            "-name",
+            "*.pgbackrest.tmp",
         )
         return set(system.compose(*argv).stdout.split())
 
@@ -204,8 +208,9 @@ def test_the_repository_holds_all_that_a_restore_needs_and_outlives_the_containe
     assert {f"{REPOSITORY}/{part}/iop/{part}.info" for part in ("archive", "backup")} <= held
     assert any(re.search(r"/archive/iop/17-1/\w{16}/[0-9A-F]{24}-[0-9a-f]{40}\.zst$", path) for path in held)
     assert system.control("down").returncode == 0
-    assert held <= listing()
+    still = listing()
     assert system.control("up").returncode == 0
+    assert held <= still
     assert [(entry["label"], entry["type"]) for entry in system.backups()][: len(backups)] == backups
 
 

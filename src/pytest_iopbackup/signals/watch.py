@@ -52,11 +52,14 @@ class Watch:
         self._clock = time.monotonic()
         self._readings: dict[str, Reading] = {}
         self._seen: datetime | None = None
+        self._whole = False
+        """Whether a report was noted that was begun after :meth:`begin`: each of its checks saw what is there."""
 
     def begin(self) -> None:
         """Forget, and count from now: what is reported from here on is about what is there now."""
         self._since, self._clock = datetime.now(timezone.utc), time.monotonic()
         self._readings.clear()
+        self._whole = False
 
     @property
     def readings(self) -> Mapping[str, Reading]:
@@ -104,6 +107,7 @@ class Watch:
         if status is None or status.finished < self._since or status.finished == self._seen:
             return False
         self._seen = status.finished
+        self._whole = self._whole or status.started >= self._since
         for name, said in of_checks(status).items():
             self._note(name, said)
         return True
@@ -130,6 +134,19 @@ class Watch:
             raise IopError(
                 f"{signal} did not report it within {limit:g} s (expected: {reason}); {self._describe(signal)}"
             ) from None
+
+    def await_report(self, limit: float) -> None:
+        """Give the check worker its time for a report that was begun after :meth:`begin`.
+
+        One that was under way has asked some of its checks before, and they said that all was well.
+        """
+
+        def whole() -> bool:
+            self.look()
+            return self._whole
+
+        with suppress(DeadlineError):  # then they are as the last report had them
+            wait_until(whole, limit=limit, what="", pause=0.1)
 
     def await_health(self, limit: float) -> None:
         """Give the check worker's health check its time, where a report of the worker calls for an alarm of it."""
