@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -131,6 +132,7 @@ def count_backups(worker: subprocess.Popen[str], done: Counter[str]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is to be ended as well
     begun = time.monotonic()
     code = main()
     print(f"{time.monotonic() - begun:.0f} s")

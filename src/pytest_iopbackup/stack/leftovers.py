@@ -85,10 +85,10 @@ def _send(processes: Iterable[Leftover], number: signal.Signals) -> None:
 
 def _belongs(process: Path, directory: Path) -> bool:
     with contextlib.suppress(OSError):
-        for variable in (process / "environ").read_bytes().split(b"\0"):
-            name, _, value = variable.partition(b"=")
-            if name == MARKER.encode():
-                return _inside(Path(os.fsdecode(value)), directory)
+        # Not taken apart: every stack that ends looks through all processes of the machine, several times.
+        _, marked, rest = (b"\0" + (process / "environ").read_bytes()).partition(f"\0{MARKER}=".encode())
+        if marked:
+            return _inside(Path(os.fsdecode(rest.partition(b"\0")[0])), directory)
     is_postgres = (process / "comm").read_text().strip() == "postgres"
     return is_postgres and _inside(Path(str((process / "cwd").readlink()).removesuffix(" (deleted)")), directory)
 
