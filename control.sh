@@ -34,7 +34,7 @@ Drills and development:
                         reports/latest. Arguments go to pytest: --iop-scenario=full, --iop-list, --iop-keep=failed, -n 2
   test [ARG...]         run this project's own tests; arguments go to pytest. Where no Docker engine answers, one is
                         installed and started for the run
-  bench [NAME...]       run the benchmarks and print their ratios; without a name, all of them
+  bench [NAME...]       run the benchmarks, without a name all of them, and write one table: reports/benchmarks.md
 
   -h, --help            this page
 

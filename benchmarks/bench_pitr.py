@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bounds import Claim, judge
 from tabulate import tabulate
 
 from pytest_iopbackup import resources
@@ -57,9 +58,7 @@ def main() -> int:
         ("ratio, pair by pair", *_middle_and_range(ratios)),
     ]
     print(tabulate(rows, ("pitr", "median s", "range"), disable_numparse=True))
-    verdict = "met" if ratio <= BOUND else "MISSED"
-    print(f"bound {BOUND}: {verdict}")
-    return 0 if ratio <= BOUND else 1
+    return judge(Claim(what="scenario pitr, to the same commands in a shell script", figure=ratio, bound=BOUND))
 
 
 def _middle_and_range(figures: list[float]) -> tuple[str, str]:

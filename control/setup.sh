@@ -142,26 +142,5 @@ command_test() {
 
 command_bench() {
     setup_all setup_programs setup_python
-    local name
-    cd "$top" || return
-    if [[ $# -eq 0 ]]; then
-        for name in benchmarks/bench_*.py; do
-            "$python" "$name"
-        done
-    else
-        for name; do
-            [[ -f benchmarks/bench_$name.py ]] || { say "no benchmark '$name'; there are: $(bench_names)"; exit 4; }
-        done
-        for name; do
-            "$python" "benchmarks/bench_$name.py"
-        done
-    fi
-}
-
-bench_names() {
-    local file
-    for file in "$top"/benchmarks/bench_*.py; do
-        file=${file##*/bench_}
-        printf '%s ' "${file%.py}"
-    done
+    "$python" "$top/benchmarks/run_all.py" "$@"
 }
