@@ -120,7 +120,7 @@ class ScriptedDrill(Drill):
     ) -> RestoreFacts:
         return self._answer(RESTORE, "restore", mark, by, value, backup)
 
-    def prove(self, mark: str, _: object = None) -> ProofFacts:
+    def prove(self, mark: str, *_: object, **__: object) -> ProofFacts:
         return self._answer(PROOF, "expect", mark)
 
     def restore_kept(self, mark: str) -> tuple[tuple[RestoreFacts, ...], ProofFacts]:

@@ -1,0 +1,119 @@
+"""Whether what was restored is sound: page checksums, heaps and indexes, constraints; of all databases, side by side.
+
+A row-set comparison reads rows, and those from the heap: it sees no index, no free space, no other database, and no
+constraint that rows have got around.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import psycopg
+
+from pytest_iopbackup.errors import ProofError
+from pytest_iopbackup.proof.constraints import verify_constraints
+from pytest_iopbackup.proof.examined import Examined, together
+from pytest_iopbackup.proof.pages import verify_pages
+from pytest_iopbackup.proof.session import Connection, Cursor, reading, scratch
+from pytest_iopbackup.proof.structure import verify_structure
+from pytest_iopbackup.proven import Finding, PhysicalFacts
+
+DATABASES = """
+SELECT datname, datallowconn AND datconnlimit <> -2 FROM pg_catalog.pg_database
+WHERE datname <> pg_catalog.current_database() ORDER BY pg_catalog.pg_database_size(oid) DESC
+"""
+"""All others, the biggest first; a limit of -2 is of one whose DROP DATABASE was interrupted."""
+
+Examiner = Callable[[Cursor], Examined]
+Connect = Callable[[str | None], Connection]
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    examine: Examiner
+    database: str | None
+    """None is the one that the proof is about."""
+
+
+def examine(connect: Connect, seconds: float) -> tuple[PhysicalFacts, tuple[Finding, ...]]:
+    """Look the whole cluster over, with as many connections at a time as there are cores.
+
+    ``connect`` is of :func:`session.connector`. No statement may take more than ``seconds``. All that is written
+    meanwhile is rolled back. Damage is a finding, what cannot be looked at an omission by name; raises ProofError
+    where neither can be told.
+    """
+    with _opened(connect, None) as connection, reading(connection) as cursor:
+        others = cursor.execute(DATABASES).fetchall()
+    names = [None, *(name for name, accepts in others if accepts)]
+    # The longest first: amcheck takes most of the time, and the proof's own database is the one with the data.
+    tasks = [_Task(examiner, None) for examiner in (verify_structure, verify_pages, verify_constraints)]
+    tasks += [_Task(examiner, name) for name in names[1:] for examiner in (verify_structure, verify_constraints)]
+
+    def run(task: _Task) -> tuple[Examined, float]:
+        started = time.monotonic()
+        return _run(task, connect, seconds), time.monotonic() - started
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        done = list(pool.map(run, tasks))
+    refusing = Examined(
+        omissions={
+            f"heaps and indexes of database {name}": "it accepts no connections"
+            for name, accepts in others
+            if not accepts
+        }
+    )
+    found = together([*(part for part, _ in done), refusing])
+
+    def spent(examiner: Examiner) -> float:
+        return sum(lap for task, (_, lap) in zip(tasks, done, strict=True) if task.examine is examiner)
+
+    facts = PhysicalFacts(
+        databases=len(names),
+        files=found.files,
+        pages=found.pages,
+        tables=found.tables,
+        indexes=found.indexes,
+        constraints=found.constraints,
+        page_seconds=spent(verify_pages),
+        structure_seconds=spent(verify_structure),
+        constraint_seconds=spent(verify_constraints),
+        omissions=found.omissions,
+    )
+    return facts, found.findings
+
+
+def _run(task: _Task, connect: Connect, seconds: float) -> Examined:
+    try:
+        connection = _opened(connect, task.database)
+    except ProofError as error:
+        if task.database is None:
+            raise
+        # The server is up, for the proof's own database was reached, and this one is there to be connected to.
+        refusal = Finding(kind="database", name=task.database, expected="accepts sessions", actual=error.message)
+        return Examined(findings=(refusal,))
+    with connection, scratch(connection, seconds) as cursor:
+        found = task.examine(cursor)
+    return found if task.database is None else _elsewhere(found, task.database)
+
+
+def _opened(connect: Connect, database: str | None) -> Connection:
+    try:
+        return connect(database)
+    except psycopg.OperationalError as error:
+        raise ProofError(
+            " ".join(str(error).split()), hint="PostgreSQL's log has more; it needs a few connections beside others"
+        ) from error
+
+
+def _elsewhere(found: Examined, database: str) -> Examined:
+    """Say which database it is about."""
+    where = f" in database {database}"
+    return replace(
+        found,
+        findings=tuple(replace(finding, name=finding.name + where) for finding in found.findings),
+        omissions={name + where: why for name, why in found.omissions.items()},
+    )
