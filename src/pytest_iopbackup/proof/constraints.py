@@ -19,7 +19,7 @@ import psycopg
 
 from pytest_iopbackup.proof.catalog import excerpts
 from pytest_iopbackup.proof.examined import Examined
-from pytest_iopbackup.proof.session import Cursor, says_damaged, words
+from pytest_iopbackup.proof.session import Cursor, says_damaged, says_of_rows, says_unknown, words
 from pytest_iopbackup.proven import Finding
 
 _HEAP_ONLY = {
@@ -92,7 +92,7 @@ class _Found:
 
     def trouble(self, kind: str, name: str, definition: str, error: psycopg.Error) -> None:
         """Note what an error says: of rows that cannot be read, or an expression that cannot be computed."""
-        if _says_unknown(error):
+        if says_unknown(error):
             self.omissions[f"{kind} {name}"] = words(error)
         else:
             self.add(kind, name, definition, words(error))
@@ -208,7 +208,7 @@ def _first(cursor: Cursor, query: str) -> Sequence[object]:
         with cursor.connection.transaction():
             return cursor.execute(query).fetchone() or ()
     except psycopg.Error as error:
-        if not _says_unknown(error):
+        if not says_unknown(error):
             raise
     with cursor.connection.transaction():
         cursor.execute("SET LOCAL search_path TO DEFAULT")
@@ -217,12 +217,6 @@ def _first(cursor: Cursor, query: str) -> Sequence[object]:
     return row
 
 
-def _says_unknown(error: psycopg.Error) -> bool:
-    """Whether a name in an expression is unknown (class 42)."""
-    return (error.sqlstate or "")[:2] == "42"
-
-
 def _reraise_other(error: psycopg.Error) -> None:
-    """Raise what speaks neither of the rows nor of what is computed from them: a connection, a time limit."""
-    if not (says_damaged(error) or (error.sqlstate or "")[:2] in {"0A", "22", "23", "42", "P0"}):
+    if not says_of_rows(error):
         raise error

@@ -88,7 +88,7 @@ SELECT CASE WHEN uniq.conname IS NULL THEN 'index' ELSE 'constraint' END, uniq.i
                   'SELECT count(*) - 1 AS n, min(ctid::text) AS place FROM ONLY %s WHERE %s AND %s '
                   'GROUP BY %s HAVING count(*) > 1) AS twice',
                   uniq.indrelid::regclass,
-                  coalesce(format('(%s)', pg_get_expr(uniq.indpred, uniq.indrelid)), 'true'),
+                  coalesce('(' || pg_get_expr(uniq.indpred, uniq.indrelid) || ')', 'true'),
                   CASE WHEN uniq.null_is_a_value THEN 'true' ELSE format('num_nulls(%s) = 0', uniq.columns) END,
                   uniq.grouping_columns)
        END,

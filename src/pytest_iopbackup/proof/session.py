@@ -69,15 +69,16 @@ def scratch(connection: Connection, seconds: float) -> Iterator[Cursor]:
     """Yield a cursor in a transaction that may write and is rolled back whatever happens: nothing is left behind.
 
     No trigger of the database's own, an event trigger among them, sees what is written; a statement may take that many
-    ``seconds``. On a server in recovery it can only read. Raises ProofError as :func:`reading` does.
+    ``seconds``. On a server in recovery it can only read. ``connection`` is in autocommit mode, and idle. Raises
+    ProofError as :func:`reading` does.
     """
+    with _told():
+        connection.execute("SET default_transaction_read_only = off")  # whatever the database or the role have set
     with (
         _told(),
         connection.transaction(force_rollback=True),
         connection.cursor(row_factory=tuple_row) as cursor,
     ):
-        if not value(cursor, "SELECT pg_catalog.pg_is_in_recovery()"):
-            cursor.execute("SET TRANSACTION READ WRITE")  # whatever default_transaction_read_only says
         limit = {"statement_timeout": f"{seconds * 1000:.0f}"}
         _pin(cursor, {**PINNED, **limit, "session_replication_role": "replica"})
         yield cursor
@@ -137,3 +138,17 @@ def words(error: psycopg.Error) -> str:
 def says_damaged(error: psycopg.Error) -> bool:
     """Whether PostgreSQL speaks of damaged data (class XX) or unreadable files (class 58)."""
     return (error.sqlstate or "")[:2] in {"XX", "58"}
+
+
+def says_unknown(error: psycopg.Error) -> bool:
+    """Whether a function, a table, a column, a type or a schema was not found by its name."""
+    return error.sqlstate in {"42883", "42P01", "42703", "42704", "3F000"}
+
+
+def says_of_rows(error: psycopg.Error) -> bool:
+    """Whether it speaks of rows, or of what is computed from them, and not of a connection, a limit or a query of ours.
+
+    Damage, a value that an expression cannot take (class 22), a constraint (23), PL/pgSQL's own exceptions (P0), or a
+    name that an expression needs.
+    """
+    return says_damaged(error) or says_unknown(error) or (error.sqlstate or "")[:2] in {"22", "23", "P0"}

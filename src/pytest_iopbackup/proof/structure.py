@@ -16,7 +16,7 @@ import psycopg
 
 from pytest_iopbackup.proof.examined import Examined
 from pytest_iopbackup.proof.extension import provide
-from pytest_iopbackup.proof.session import Cursor, says_damaged, value, words
+from pytest_iopbackup.proof.session import Cursor, says_damaged, says_of_rows, says_unknown, value, words
 from pytest_iopbackup.proven import Finding
 
 _MOST = 1000
@@ -144,7 +144,7 @@ def _verify_indexes(cursor: Cursor, check: str, indexes: Mapping[int, str], foun
         with cursor.connection.transaction():
             cursor.execute(query, (list(indexes),))
     except psycopg.Error as error:
-        if not _of_an_index(error):
+        if not (says_of_rows(error) or _says_old(error)):
             raise
         for oid, name in indexes.items():  # one by one, to know which; amcheck ends at an index's first fault
             _verify_index(cursor, query, oid, name, found)
@@ -159,27 +159,24 @@ def _verify_index(cursor: Cursor, query: str, oid: int, name: str, found: _Found
                 cursor.execute(query, ([oid],))
                 cursor.execute("SET LOCAL search_path TO ''")
         except psycopg.Error as error:
-            if not _of_an_index(error):
-                raise
-            kind = (error.sqlstate or "")[:2]
-            if (
-                kind == "42" and path != "DEFAULT"
-            ):  # a function in the index needs the search_path that it was made with
-                path = "DEFAULT"
+            if says_unknown(error) and path != "DEFAULT":
+                path = "DEFAULT"  # a function in the index needs the search_path that it was made with
                 continue
-            if kind == "0A" and _DESCEND in query:  # an index from before PostgreSQL 12: no search from the root
+            if _says_old(error) and _DESCEND in query:
                 query = query.replace(_DESCEND, "")
                 found.omissions[f"index {name}, searched from the root"] = words(error)
                 continue
-            if kind in {"0A", "42"}:
+            if says_unknown(error):
                 found.omissions[f"index {name}"] = words(error)
-            else:
+            elif says_of_rows(error):
                 found.findings.append(
                     Finding(kind="index", name=name, expected="each row's entry in its place", actual=words(error))
                 )
+            else:
+                raise
         return
 
 
-def _of_an_index(error: psycopg.Error) -> bool:
-    """Whether it speaks of an index, or of what it is computed with, rather than of the connection or a time limit."""
-    return says_damaged(error) or (error.sqlstate or "")[:2] in {"0A", "22", "23", "42", "P0"}
+def _says_old(error: psycopg.Error) -> bool:
+    """Whether the index is from before PostgreSQL 12, which cannot be searched for a row's own entry."""
+    return error.sqlstate == "0A000"
