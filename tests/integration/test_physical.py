@@ -456,6 +456,18 @@ def test_a_catalog_that_cannot_be_read_is_a_finding_wherever_it_shows(stopped: S
     assert [line for line in found if line.startswith("database other: expected accepts sessions, found ")], found
 
 
+def test_what_damage_kept_from_being_looked_at_is_named_beside_it(stopped: Server) -> None:
+    path = path_of(stopped, "pg_constraint")
+    for block in range(path.stat().st_size // BLOCK):
+        flip(path, block * BLOCK + 8000)
+    facts, findings = start_and_look(stopped)
+    assert [line for line in lines(findings) if re.match(rf"file .*/{path.name} \(.*pg_constraint\): ", line)]
+    assert [
+        line for line in lines(findings) if line.startswith("table pg_catalog.pg_constraint: expected sound, found ")
+    ]
+    assert "invalid page in block" in facts.omissions["constraints"]
+
+
 def without_checksums(server: Server) -> None:
     server.run("pg_checksums", "--disable", "--no-sync")
 

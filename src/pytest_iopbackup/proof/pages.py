@@ -92,6 +92,7 @@ def verify_pages(cursor: Cursor) -> Examined:
     pageinspect = provide(cursor, "pageinspect")
     if pageinspect.schema is None:
         return Examined(omissions={"page checksums": pageinspect.missing})
+    cursor.execute("SET LOCAL enable_memoize = off")  # it would keep what was read, by its content
     block = int(value(cursor, "SELECT pg_catalog.current_setting('block_size')"))
     files = _read(cursor, pageinspect.schema, block, None)
     suspects = {path: file for path, file in files.items() if file.bad or file.size % block}

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import psycopg
 
@@ -29,14 +29,28 @@ WHERE datname <> pg_catalog.current_database() ORDER BY pg_catalog.pg_database_s
 """All others, the biggest first; a limit of -2 is of one whose DROP DATABASE was interrupted."""
 
 Examiner = Callable[[Cursor], Examined]
+_SUBJECTS: Mapping[Examiner, str] = {
+    verify_pages: "page checksums",
+    verify_structure: "heaps and indexes",
+    verify_constraints: "constraints",
+}
 Connect = Callable[[str | None], Connection]
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    examine: Examiner
     database: str | None
     """None is the one that the proof is about."""
+    examiners: tuple[Examiner, ...]
+    """One after the other, on one connection: a second one costs as much as a small database's constraints."""
+
+
+@dataclass(slots=True)
+class _Done:
+    part: Examined
+    seconds: dict[Examiner, float] = field(default_factory=dict)
+    trouble: ProofError | None = None
+    """Why something could not be looked at."""
 
 
 def examine(connect: Connect, seconds: float) -> tuple[PhysicalFacts, tuple[Finding, ...]]:
@@ -44,32 +58,26 @@ def examine(connect: Connect, seconds: float) -> tuple[PhysicalFacts, tuple[Find
 
     ``connect`` is of :func:`session.connector`. No statement may take more than ``seconds``. All that is written
     meanwhile is rolled back. Damage is a finding, what cannot be looked at an omission by name; raises ProofError
-    where neither can be told.
+    where it could not be found out and nothing was found that might be the reason.
     """
     with _opened(connect, None) as connection, reading(connection) as cursor:
         others = cursor.execute(DATABASES).fetchall()
     names = [None, *(name for name, accepts in others if accepts)]
     # The longest first: amcheck takes most of the time, and the proof's own database is the one with the data.
-    tasks = [_Task(examiner, None) for examiner in (verify_structure, verify_pages, verify_constraints)]
-    tasks += [_Task(examiner, name) for name in names[1:] for examiner in (verify_structure, verify_constraints)]
-
-    def run(task: _Task) -> tuple[Examined, float]:
-        started = time.monotonic()
-        return _run(task, connect, seconds), time.monotonic() - started
-
+    tasks = [_Task(None, (examiner,)) for examiner in (verify_structure, verify_pages, verify_constraints)]
+    tasks += [_Task(name, (verify_structure, verify_constraints)) for name in names[1:]]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        done = list(pool.map(run, tasks))
-    refusing = Examined(
-        omissions={
-            f"heaps and indexes of database {name}": "it accepts no connections"
-            for name, accepts in others
-            if not accepts
-        }
-    )
-    found = together([*(part for part, _ in done), refusing])
+        done = list(pool.map(lambda task: _run(task, connect, seconds), tasks))
+    closed = {
+        f"heaps and indexes of database {name}": "it accepts no connections" for name, accepts in others if not accepts
+    }
+    found = together([*(one.part for one in done), Examined(omissions=closed)])
+    troubles = [one.trouble for one in done if one.trouble is not None]
+    if troubles and not found.findings:
+        raise troubles[0]
 
     def spent(examiner: Examiner) -> float:
-        return sum(lap for task, (_, lap) in zip(tasks, done, strict=True) if task.examine is examiner)
+        return sum(one.seconds.get(examiner, 0) for one in done)
 
     facts = PhysicalFacts(
         databases=len(names),
@@ -86,18 +94,28 @@ def examine(connect: Connect, seconds: float) -> tuple[PhysicalFacts, tuple[Find
     return facts, found.findings
 
 
-def _run(task: _Task, connect: Connect, seconds: float) -> Examined:
+def _run(task: _Task, connect: Connect, seconds: float) -> _Done:
     try:
         connection = _opened(connect, task.database)
     except ProofError as error:
         if task.database is None:
-            raise
+            return _Done(Examined(), trouble=error)
         # The server is up, for the proof's own database was reached, and this one is there to be connected to.
         refusal = Finding(kind="database", name=task.database, expected="accepts sessions", actual=error.message)
-        return Examined(findings=(refusal,))
-    with connection, scratch(connection, seconds) as cursor:
-        found = task.examine(cursor)
-    return found if task.database is None else _elsewhere(found, task.database)
+        return _Done(Examined(findings=(refusal,)))
+    done = _Done(Examined())
+    with connection:
+        for examiner in task.examiners:
+            started = time.monotonic()
+            try:
+                with scratch(connection, seconds) as cursor:
+                    part = examiner(cursor)
+            except ProofError as error:
+                done.trouble = error
+                part = Examined(omissions={_SUBJECTS[examiner]: error.message})
+            done.seconds[examiner] = time.monotonic() - started
+            done.part = together([done.part, part if task.database is None else _elsewhere(part, task.database)])
+    return done
 
 
 def _opened(connect: Connect, database: str | None) -> Connection:
