@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.limits import Limits
-from pytest_iopbackup.proven import Differing, LedgerJudgement, ProofFacts, RestoreFacts, TableComparison
+from pytest_iopbackup.proven import Differing, LedgerJudgement, PhysicalFacts, ProofFacts, RestoreFacts, TableComparison
 from pytest_iopbackup.record import (
     BackupFacts,
     CheckFacts,
@@ -68,6 +68,17 @@ PROOF = ProofFacts(
     objects=284,
     findings=(),
     ledger=LedgerJudgement(acknowledged=190, rows=310),
+)
+PHYSICAL = PhysicalFacts(
+    databases=3,
+    files=1336,
+    pages=4622,
+    tables=353,
+    indexes=531,
+    constraints=129,
+    page_seconds=0.07,
+    structure_seconds=0.25,
+    constraint_seconds=0.125,
 )
 NOTHING_COMPARED = replace(PROOF, tables=())
 DIFFERENT = replace(

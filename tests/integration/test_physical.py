@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_iopbackup.errors import ProofError
+from pytest_iopbackup.proof.capture import capture
+from pytest_iopbackup.proof.constraints import with_value
+from pytest_iopbackup.proof.mark import Mark
 from pytest_iopbackup.proof.physical import examine
+from pytest_iopbackup.proof.prove import prove
 from pytest_iopbackup.proof.session import connector
-from pytest_iopbackup.proven import Finding, PhysicalFacts
+from pytest_iopbackup.proof.verdict import describe, verdict
+from pytest_iopbackup.proven import Finding, PhysicalFacts, ProofFacts, Verdict
+from pytest_iopbackup.record import MarkFacts
 from pytest_iopbackup.stack.host import account
 from server import Server, copied, new_server
 
@@ -406,13 +413,16 @@ def test_a_page_that_does_not_match_its_checksum_is_named(
 
 
 def test_a_page_of_a_database_that_takes_no_connections_is_named(stopped: Server) -> None:
-    path = max(
-        (stopped.data / "base" / "4").glob("[0-9]*"), key=lambda file: file.stat().st_size
-    )  # template0 in 14, too?
+    stopped.start()
+    with stopped.connect() as connection:
+        oid = connection.execute("SELECT oid::text FROM pg_database WHERE datname = 'template0'").fetchone()
+    assert oid
+    stopped.stop()
+    path = max((stopped.data / "base" / oid[0]).glob("[0-9]*"), key=lambda file: file.stat().st_size)
     flip(path, 5 * BLOCK + 4000)
     found = lines(start_and_look(stopped)[1])
     assert len(found) == 1
-    assert re.match(rf"file base/4/{path.name} \(database template0\): .* 1 of \d+ do not: block 5", found[0])
+    assert re.match(rf"file base/{oid[0]}/{path.name} \(database template0\): .* 1 of \d+ do not: block 5", found[0])
 
 
 def test_a_free_space_map_counts_too(stopped: Server) -> None:
@@ -461,7 +471,7 @@ def test_what_damage_kept_from_being_looked_at_is_named_beside_it(stopped: Serve
     for block in range(path.stat().st_size // BLOCK):
         flip(path, block * BLOCK + 8000)
     facts, findings = start_and_look(stopped)
-    assert [line for line in lines(findings) if re.match(rf"file .*/{path.name} \(.*pg_constraint\): ", line)]
+    assert [line for line in lines(findings) if re.match(rf"file .*/{path.name} \(pg_constraint\): ", line)]
     assert [
         line for line in lines(findings) if line.startswith("table pg_catalog.pg_constraint: expected sound, found ")
     ]
@@ -569,9 +579,74 @@ def test_a_server_without_a_connection_to_spare_is_no_verdict(server: Server) ->
         server.start()
 
 
-def test_predicates_take_the_value_where_it_is_meant() -> None:
-    from pytest_iopbackup.proof.constraints import with_value
+@pytest.fixture(scope="module")
+def mark(original: Server, tmp_path_factory: pytest.TempPathFactory) -> Mark:
+    """What is expected, taken from a copy of the cluster as it is."""
+    with copied(original) as server:
+        server.start()
+        with server.connect() as connection:
+            expected = capture(connection, tmp_path_factory.mktemp("capture") / "mark")
+        server.stop("immediate")
+    facts = MarkFacts(
+        name="here",
+        lsn="0/1",
+        xid=1,
+        time=datetime.now(timezone.utc),
+        timeline=1,
+        tables=len(expected.tables),
+        rows=expected.rows,
+        writers_waited=0,
+    )
+    return Mark(facts, expected, "000000010000000000000001")
 
+
+def proven(server: Server, mark: Mark, seconds: float | None = 60) -> ProofFacts:
+    with server.connect() as connection:
+        return prove(connection, mark, None, seconds=seconds)
+
+
+def test_a_proof_is_of_rows_and_of_what_holds_them(server: Server, mark: Mark) -> None:
+    facts = proven(server, mark)
+    assert verdict(facts) == (Verdict.PASSED, None)
+    assert facts.rows > 400
+    assert facts.physical
+    assert facts.physical.tables > 270
+    assert proven(server, mark, None).physical is None
+
+
+def test_damage_that_keeps_rows_from_being_read_is_a_failure(stopped: Server, mark: Mark) -> None:
+    path = path_of(stopped, "pg_constraint")
+    for block in range(path.stat().st_size // BLOCK):
+        flip(path, block * BLOCK + 8000)
+    stopped.start()
+    try:
+        facts = proven(stopped, mark)
+        with pytest.raises(ProofError, match="invalid page in block"):
+            proven(stopped, mark, None)
+    finally:
+        stopped.stop("immediate")
+    outcome, reason = verdict(facts)
+    assert outcome is Verdict.FAILED
+    assert reason
+    assert "database postgres: expected readable, found the database could not be read: invalid page in" in reason
+    assert f"/{path.name} (pg_constraint): expected pages that match" in describe(facts)
+
+
+def test_what_could_not_be_looked_over_is_unknown_unless_rows_differ(server: Server, mark: Mark) -> None:
+    with server.connect() as writer, writer.transaction():
+        writer.execute("LOCK TABLE s.users IN ROW EXCLUSIVE MODE")  # rows can be read, but indexes not be checked
+        with pytest.raises(ProofError, match="canceling statement due to statement timeout"):
+            proven(server, mark, 0.5)
+    with server.connect() as writer, writer.transaction():
+        with server.connect() as other:
+            other.execute("DELETE FROM s.letters WHERE id = 7")
+        writer.execute("LOCK TABLE s.users IN ROW EXCLUSIVE MODE")
+        facts = proven(server, mark, 0.5)
+    assert verdict(facts) == (Verdict.FAILED, 's.letters: 1 row missing ((7,"street 2",7))')
+    assert facts.physical is None
+
+
+def test_predicates_take_the_value_where_it_is_meant() -> None:
     text = """((VALUE <> 'no ''VALUE'' here'::text) AND "VALUE"(VALUE) AND (JSON_VALUE > 1))"""
     assert with_value(text, "(c)::text") == (
         """(((c)::text <> 'no ''VALUE'' here'::text) AND "VALUE"((c)::text) AND (JSON_VALUE > 1))"""
