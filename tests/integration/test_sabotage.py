@@ -194,12 +194,12 @@ SABOTEURS = (
     ),
     Saboteur(
         "large object changed",
-        after("SELECT lo_put(oid, 0, '\\x00') FROM pg_largeobject_metadata LIMIT 1"),
+        after("SELECT lo_put(loid, 0, '\\x00') FROM pg_largeobject ORDER BY loid, pageno LIMIT 1"),
         r"failed: pg_catalog\.pg_largeobject: 1 row changed",
     ),
     Saboteur(
         "large object missing",
-        after("SELECT lo_unlink(oid) FROM pg_largeobject_metadata LIMIT 1"),
+        after("SELECT lo_unlink(min(loid)) FROM pg_largeobject"),
         r"failed: pg_catalog\.pg_largeobject: \d+ rows? missing \(loid=\d+, pageno=0",
     ),
     Saboteur(
@@ -248,7 +248,7 @@ def test_no_digest_is_blind_to_a_value_that_looks_the_same(iop_stack: Drill) -> 
     kinds = ", ".join(f"c{number} {kind}" for number, (kind, _, _) in enumerate(BLIND))
     with iop_stack.connect() as connection:
         for line in SOURCE.splitlines():
-            if line.startswith(("CREATE TYPE", "CREATE DOMAIN", "CREATE COLLATION")):
+            if line.startswith(("CREATE ROLE", "CREATE TYPE", "CREATE DOMAIN", "CREATE COLLATION")):
                 connection.execute(line.encode())
         connection.execute(f"CREATE TABLE identity.blind (id integer PRIMARY KEY, {kinds})".encode())
         casts = ", ".join("NULL" if value is None else f"%s::{bare(kind)}" for kind, value, _ in BLIND)
