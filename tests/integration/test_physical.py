@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from clusters import Server, copied, new_server
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.capture import capture
 from pytest_iopbackup.proof.constraints import with_value
@@ -22,7 +23,6 @@ from pytest_iopbackup.proof.verdict import describe, verdict
 from pytest_iopbackup.proven import Finding, PhysicalFacts, ProofFacts, Verdict
 from pytest_iopbackup.record import MarkFacts
 from pytest_iopbackup.stack.host import account
-from server import Server, copied, new_server
 
 pytestmark = pytest.mark.integration
 

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from clusters import Server, new_server
 from pytest_iopbackup.dataset.ledger import Effect, Entry, Outcome
 from pytest_iopbackup.errors import MachineError, ProofError
 from pytest_iopbackup.proof import rowset
@@ -27,7 +28,6 @@ from pytest_iopbackup.proof.sequences import sequence_states
 from pytest_iopbackup.proof.session import PINNED
 from pytest_iopbackup.proof.verdict import describe, verdict
 from pytest_iopbackup.proven import ProofFacts, Verdict
-from server import Server, new_server
 
 pytestmark = pytest.mark.integration
 
