@@ -13,12 +13,14 @@ import pytest
 
 from clusters import Server, copied, new_server
 from pytest_iopbackup.errors import ProofError
+from pytest_iopbackup.proof import pages
 from pytest_iopbackup.proof.capture import capture
 from pytest_iopbackup.proof.constraints import with_value
 from pytest_iopbackup.proof.mark import Mark
+from pytest_iopbackup.proof.pages import verify_pages
 from pytest_iopbackup.proof.physical import examine
 from pytest_iopbackup.proof.prove import prove
-from pytest_iopbackup.proof.session import connector
+from pytest_iopbackup.proof.session import connector, scratch
 from pytest_iopbackup.proof.verdict import describe, verdict
 from pytest_iopbackup.proven import Finding, PhysicalFacts, ProofFacts, Verdict
 from pytest_iopbackup.record import MarkFacts
@@ -440,6 +442,40 @@ def test_a_file_cut_within_a_page_is_named(stopped: Server) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     found = lines(start_and_look(stopped)[1])
     assert [line for line in found if "(s.places)" in line and "found its size, 8092 bytes, is not a number" in line]
+
+
+@pytest.mark.parametrize("settled", ["written", "removed"])
+def test_a_page_that_is_being_written_is_read_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch, settled: str
+) -> None:
+    with server.connect() as connection:
+        connection.execute("CREATE TABLE s.busy AS SELECT generate_series(1, 1000) AS id; CHECKPOINT")
+        found = connection.execute("SELECT pg_relation_filepath('s.busy')").fetchone()
+    assert found
+    path = server.data / found[0]
+    flip(path, 5000)
+    waits: list[float] = []
+
+    def settle(pause: float) -> None:
+        waits.append(pause)
+        if len(waits) == 2:
+            flip(path, 5000) if settled == "written" else path.unlink()
+
+    monkeypatch.setattr(f"{pages.__name__}.time.sleep", settle)
+    with server.connect() as connection, scratch(connection, 60) as cursor:
+        assert verify_pages(cursor).findings == ()
+    assert len(waits) == 2
+
+
+def test_an_expression_that_no_path_finds_is_named(server: Server) -> None:
+    with server.connect() as connection:
+        connection.execute("ALTER TABLE public.helper RENAME TO gone")
+    facts, findings = look(server)
+    assert findings == ()
+    name = "constraint s.users.users_quota_check1"
+    assert {what: why for what, why in facts.omissions.items() if what == name} == {
+        name: 'relation "helper" does not exist'
+    }
 
 
 def test_a_tablespace_is_read_as_well(server: Server) -> None:

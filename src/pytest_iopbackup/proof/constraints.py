@@ -97,6 +97,7 @@ class _Found:
         """Note what an error says: of rows that cannot be read, or an expression that cannot be computed."""
         if says_unknown(error):
             self.omissions[f"{kind} {name}"] = words(error)
+            self.count -= 1
         else:
             self.add(kind, name, definition, words(error))
 
