@@ -29,6 +29,7 @@ from pytest_iopbackup.stack.host import account
 pytestmark = pytest.mark.integration
 
 BLOCK = 8192
+NO_GIN = "amcheck has no check of gin indexes here"
 Result = tuple[PhysicalFacts, tuple[Finding, ...]]
 
 SOURCE = """
@@ -179,10 +180,11 @@ def test_a_sound_cluster_has_no_finding_and_nothing_is_left_behind(server: Serve
     assert facts.tables > 3 * 90
     assert facts.indexes > 3 * 150
     assert facts.constraints > 30
-    assert facts.omissions == {
+    with server.connect() as connection:
+        gin = {} if connection.info.server_version >= 180000 else {"index s.users_ages": NO_GIN}
+    assert facts.omissions == gin | {
         "constraint s.later.later_check": "NOT VALID",
         "index s.bookings_excl": "amcheck has no check of gist indexes here",
-        "index s.users_ages": "amcheck has no check of gin indexes here",
         "heaps and indexes of database template0": "it accepts no connections",
     }
     assert inventory(server) == before
@@ -508,11 +510,16 @@ def test_what_damage_kept_from_being_looked_at_is_named_beside_it(stopped: Serve
     for block in range(path.stat().st_size // BLOCK):
         flip(path, block * BLOCK + 8000)
     facts, findings = start_and_look(stopped)
-    assert [line for line in lines(findings) if re.match(rf"file .*/{path.name} \(pg_constraint\): ", line)]
+    found = lines(findings)
     assert [
-        line for line in lines(findings) if line.startswith("table pg_catalog.pg_constraint: expected sound, found ")
+        line for line in found if line.startswith("catalogs for constraints: expected readable, found invalid page")
     ]
     assert "invalid page in block" in facts.omissions["constraints"]
+    if "heaps and indexes" not in facts.omissions:  # from PostgreSQL 18 on, an extension cannot be made then
+        assert [line for line in found if re.match(rf"file .*/{path.name} \(pg_constraint\): ", line)], found
+        assert [line for line in found if line.startswith("table pg_catalog.pg_constraint: expected sound, found ")], (
+            found
+        )
 
 
 def without_checksums(server: Server) -> None:
@@ -666,7 +673,7 @@ def test_damage_that_keeps_rows_from_being_read_is_a_failure(stopped: Server, ma
     assert outcome is Verdict.FAILED
     assert reason
     assert "database postgres: expected readable, found the database could not be read: invalid page in" in reason
-    assert f"/{path.name} (pg_constraint): expected pages that match" in describe(facts)
+    assert "catalogs for constraints: expected readable, found invalid page in block" in describe(facts)
 
 
 def test_what_could_not_be_looked_over_is_unknown_unless_rows_differ(server: Server, mark: Mark) -> None:

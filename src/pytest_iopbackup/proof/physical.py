@@ -18,7 +18,7 @@ from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.constraints import verify_constraints
 from pytest_iopbackup.proof.examined import Examined, together
 from pytest_iopbackup.proof.pages import verify_pages
-from pytest_iopbackup.proof.session import Connection, Cursor, reading, scratch
+from pytest_iopbackup.proof.session import Connection, Cursor, reading, says_damaged, scratch, words
 from pytest_iopbackup.proof.structure import verify_structure
 from pytest_iopbackup.proven import Finding, PhysicalFacts
 
@@ -107,15 +107,26 @@ def _run(task: _Task, connect: Connect, seconds: float) -> _Done:
     with connection:
         for examiner in task.examiners:
             started = time.monotonic()
-            try:
-                with scratch(connection, seconds) as cursor:
-                    part = examiner(cursor)
-            except ProofError as error:
-                done.trouble = error
-                part = Examined(omissions={_SUBJECTS[examiner]: error.message})
+            part = _examined(examiner, connection, seconds, done)
             done.seconds[examiner] = time.monotonic() - started
             done.part = together([done.part, part if task.database is None else _elsewhere(part, task.database)])
     return done
+
+
+def _examined(examiner: Examiner, connection: Connection, seconds: float, done: _Done) -> Examined:
+    """Look one thing over; what kept us from it is a finding where PostgreSQL calls it damage, or else trouble."""
+    subject = _SUBJECTS[examiner]
+    try:
+        with scratch(connection, seconds) as cursor:
+            return examiner(cursor)
+    except ProofError as error:
+        findings: tuple[Finding, ...] = ()
+        if isinstance(error.__cause__, psycopg.Error) and says_damaged(error.__cause__):
+            damage = words(error.__cause__)
+            findings = (Finding(kind="catalogs for", name=subject, expected="readable", actual=damage),)
+        else:
+            done.trouble = error
+        return Examined(findings=findings, omissions={subject: error.message})
 
 
 def _opened(connect: Connect, database: str | None) -> Connection:
