@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.limits import Limits
-from pytest_iopbackup.proven import Differing, LedgerJudgement, ProofFacts, RestoreFacts, TableComparison
+from pytest_iopbackup.proven import Differing, LedgerJudgement, PhysicalFacts, ProofFacts, RestoreFacts, TableComparison
 from pytest_iopbackup.record import (
     BackupFacts,
     CheckFacts,
@@ -69,6 +69,17 @@ PROOF = ProofFacts(
     findings=(),
     ledger=LedgerJudgement(acknowledged=190, rows=310),
 )
+PHYSICAL = PhysicalFacts(
+    databases=3,
+    files=1336,
+    pages=4622,
+    tables=353,
+    indexes=531,
+    constraints=129,
+    page_seconds=0.07,
+    structure_seconds=0.25,
+    constraint_seconds=0.125,
+)
 NOTHING_COMPARED = replace(PROOF, tables=())
 DIFFERENT = replace(
     PROOF,
@@ -120,7 +131,7 @@ class ScriptedDrill(Drill):
     ) -> RestoreFacts:
         return self._answer(RESTORE, "restore", mark, by, value, backup)
 
-    def prove(self, mark: str, _: object = None) -> ProofFacts:
+    def prove(self, mark: str, *_: object, **__: object) -> ProofFacts:
         return self._answer(PROOF, "expect", mark)
 
     def restore_kept(self, mark: str) -> tuple[tuple[RestoreFacts, ...], ProofFacts]:

@@ -19,9 +19,9 @@ from pytest_iopbackup.history import History
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.names import suggest
 from pytest_iopbackup.proof import rowset
-from pytest_iopbackup.proof.compare import compare
-from pytest_iopbackup.proof.judge import judge, request_ids
+from pytest_iopbackup.proof.judge import request_ids
 from pytest_iopbackup.proof.mark import take_mark
+from pytest_iopbackup.proof.prove import prove
 from pytest_iopbackup.proof.verdict import describe, verdict
 from pytest_iopbackup.proven import ProofFacts, RestoreFacts, Verdict
 from pytest_iopbackup.record import (
@@ -159,18 +159,24 @@ class Drill:
         return facts
 
     def rehearse(
-        self, mark: str, by: str = "name", *, base: str | None = None, limits: Limits | None = None
+        self,
+        mark: str,
+        by: str = "name",
+        *,
+        base: str | None = None,
+        limits: Limits | None = None,
+        physical: bool = True,
     ) -> tuple[RestoreFacts, ProofFacts]:
         """Restore beside the running stack, which goes on, and compare with a mark.
 
         ``by`` default restores to the end of the archived WAL; the mark then says what has to be there. ``base`` is the
-        label of the backup to begin with; without it, the newest that will do.
+        label of the backup to begin with; without it, the newest that will do. ``physical`` is :meth:`prove`'s.
         """
         target = replace(self._history.target(None if by == "default" else mark, by), backup_set=base)
         copy = self.stack.copy()
         try:
             facts = restore.restore(copy, target, limits or self.limits, resume=())
-            return facts, self.prove(mark, copy)
+            return facts, self.prove(mark, copy, physical=physical)
         finally:
             copy.close()
 
@@ -223,24 +229,15 @@ class Drill:
         """Try every kind of wrong confirmation token; raises IopError when one is not blocked."""
         return operate.refuse_wrong_tokens(self.stack, self.limits)
 
-    def prove(self, mark: str, on: Restorable | None = None) -> ProofFacts:
-        """Compare the database, or a copy, with a mark and with the ledger; returns what was found, good or bad."""
-        expected = self._history.mark(mark)
+    def prove(self, mark: str, on: Restorable | None = None, *, physical: bool = True) -> ProofFacts:
+        """Compare the database, or a copy, with a mark and with the ledger; returns what was found, good or bad.
+
+        With ``physical``, the cluster is looked over as well: page checksums, heaps, indexes, constraints.
+        """
+        ledger = None if self._seeded is None else (self._history.entries(mark), self._seeded)
+        seconds = self.limits.examine if physical else None
         with (on or self.stack).connect(autocommit=False) as connection:
-            found = compare(expected.capture, connection, self.progress)
-            judgement = None
-            if self._seeded is not None:
-                judgement = judge(self._history.entries(mark), expected.facts.time, connection, seeded=self._seeded)
-        return ProofFacts(
-            mark=mark,
-            algorithm=expected.capture.algorithm,
-            tables=found.tables,
-            sequences=found.sequences,
-            objects=found.objects,
-            findings=found.findings,
-            ledger=judgement,
-            skipped=found.skipped,
-        )
+            return prove(connection, self._history.mark(mark), ledger, seconds=seconds, progress=self.progress)
 
     def expect(self, mark: str) -> ProofFacts:
         """Prove that the database holds exactly what a mark says; raises AssertionError that names the differences."""

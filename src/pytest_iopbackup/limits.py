@@ -32,6 +32,8 @@ class Limits:
     """From the start of a restored server to the end of recovery."""
     proof: float = 20
     """Something broken on purpose until it is seen to be broken."""
+    examine: float = 3600
+    """One statement of the physical proof: a check of all heaps, or of all indexes, of a database."""
     lock: float = 10
     """A mark's SHARE locks, all attempts together."""
     build: float = 3600

@@ -108,6 +108,30 @@ class LedgerJudgement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhysicalFacts:
+    """How much of the restored cluster was looked over, beside the rows; what is wrong is among the proof's findings.
+
+    Seconds are each task's own, added up over databases; the tasks run side by side.
+    """
+
+    databases: int
+    """Those that accept connections; pages are read of all."""
+    files: int
+    pages: int
+    """Whose checksum was verified."""
+    tables: int
+    """Heaps, TOAST tables and catalogs among them."""
+    indexes: int
+    constraints: int
+    page_seconds: float
+    structure_seconds: float
+    """Tables and indexes."""
+    constraint_seconds: float
+    omissions: Mapping[str, str] = field(default_factory=dict)
+    """What was not looked at, and why: constraints that are not valid, page checksums that are off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProofFacts:
     """The whole comparison of a database against a mark."""
 
@@ -120,6 +144,8 @@ class ProofFacts:
     ledger: LedgerJudgement | None
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Tables whose rows were not compared, and why: unlogged ones, foreign ones."""
+    physical: PhysicalFacts | None = None
+    """None where only rows were asked for."""
 
     @property
     def rows(self) -> int:

@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_iopbackup.errors import MachineError
-from pytest_iopbackup.proven import Differing, Finding, LedgerJudgement, Verdict
+from pytest_iopbackup.proven import Differing, Finding, LedgerJudgement, PhysicalFacts, Verdict
 from pytest_iopbackup.record import SCHEMA_VERSION, RunRecord, ScenarioRecord, StepRecord
 from pytest_iopbackup.reports.codec import from_json, to_json
 from pytest_iopbackup.reports.markdown import to_markdown
 from pytest_iopbackup.reports.table import run_table, step_table
 from pytest_iopbackup.reports.text import note, number, size
 from pytest_iopbackup.reports.writer import make_parent, write_reports
-from scripted import BACKUP, CHECKS, DIFFERENT, MARK, MISTAKE, NOON, PROOF, RESTORE, TABLE, WRITE
+from scripted import BACKUP, CHECKS, DIFFERENT, MARK, MISTAKE, NOON, PHYSICAL, PROOF, RESTORE, TABLE, WRITE
 
 PASSED, FAILED, UNKNOWN = Verdict.PASSED, Verdict.FAILED, Verdict.UNKNOWN
 
@@ -210,6 +210,43 @@ def test_markdown_survives_reasons_that_would_break_its_tables() -> None:
     broken = step(1, "backup", "backup full", UNKNOWN, "one | two\nthree")
     text = to_markdown(run(scenario(broken, verdict=UNKNOWN, reason="one | two\nthree")))
     assert "one \\| two three |" in text
+
+
+OMITTED = {"page checksums": "data checksums are off", "constraint s.t.c": "NOT VALID", "index s.i": "not valid"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (PHYSICAL, "; sound: 4 622 pages, 353 heaps, 531 indexes, 129 constraints"),
+        (
+            replace(PHYSICAL, pages=0, omissions=OMITTED),
+            "; sound: 353 heaps, 531 indexes, 129 constraints; "
+            "not checked: page checksums (data checksums are off), 2 by name",
+        ),
+        (
+            replace(PHYSICAL, tables=0, indexes=0, omissions={"heaps and indexes": "no amcheck"}),
+            "; sound: 4 622 pages, 129 constraints; not checked: heaps and indexes (no amcheck)",
+        ),
+    ],
+)
+def test_a_proof_says_what_it_has_looked_over_and_what_not(facts: PhysicalFacts, words: str) -> None:
+    assert note(replace(STEPS[6], proof=replace(PROOF, physical=facts))).endswith(words)
+
+
+def test_markdown_names_what_was_not_looked_over() -> None:
+    proof = replace(PROOF, physical=replace(PHYSICAL, omissions=OMITTED))
+    text = markdown(scenario(*STEPS[:6], replace(STEPS[6], proof=proof), STEPS[7]))
+    assert "Seconds, side by side: page checksums 0.07, heaps and indexes of 3 databases 0.25, constraints 0.12" in text
+    for what, why in OMITTED.items():
+        assert f"- {what}: not checked, {why}" in text
+
+
+def test_a_record_without_a_physical_proof_can_still_be_read() -> None:
+    record = run(scenario())
+    older = re.sub(r',\s*"physical": null', "", to_json(record))
+    assert older != to_json(record)
+    assert from_json(older, RunRecord) == record
 
 
 def test_the_run_table_has_a_row_for_each_scenario() -> None:

@@ -9,7 +9,7 @@ from tabulate import tabulate
 from pytest_iopbackup.proven import Differing, ProofFacts, RestoreFacts, TableComparison, Verdict
 from pytest_iopbackup.record import BackupFacts, RunRecord, ScenarioRecord, StepRecord
 from pytest_iopbackup.reports.matrix import faults_of, matrix, summary
-from pytest_iopbackup.reports.text import note, number, size
+from pytest_iopbackup.reports.text import note, number, physical, size
 
 _SIGN = {Verdict.PASSED: "✅ passed", Verdict.FAILED: "❌ failed", Verdict.UNKNOWN: "❔ unknown"}
 
@@ -236,6 +236,14 @@ def _beside_rows(name: str, proof: ProofFacts) -> Iterator[str]:
         yield from _differing(f"{table.table}, changed", table.changed)
     for table_name, why in proof.skipped.items():
         yield f"- {table_name}: rows not compared, {why}"
+    if facts := proof.physical:
+        yield (
+            f"- Physically {physical(facts)}. Seconds, side by side: page checksums {facts.page_seconds:.2f}, "
+            f"heaps and indexes of {facts.databases} databases {facts.structure_seconds:.2f}, constraints "
+            f"{facts.constraint_seconds:.2f}"
+        )
+        for what, why in facts.omissions.items():
+            yield f"- {what}: not checked, {why}"
     for finding in proof.findings:
         yield f"- {finding.kind} {finding.name}: expected {finding.expected}, found {finding.actual}"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pytest_iopbackup.detection import Answer, FaultFacts
-from pytest_iopbackup.proven import ProofFacts, RestoreFacts
+from pytest_iopbackup.proven import PhysicalFacts, ProofFacts, RestoreFacts
 from pytest_iopbackup.record import BackupFacts, MarkFacts, MistakeFacts, ScheduleFacts, StepRecord, WriteFacts
 
 
@@ -80,7 +80,24 @@ def _proof(proof: ProofFacts) -> str:
     parts.append(f"{proof.objects} objects")
     if proof.ledger:
         parts.append(f"{proof.ledger.acknowledged} transactions")
-    return "exactly as marked: " + ", ".join(parts)
+    sound = f"; {physical(proof.physical)}" if proof.physical else ""
+    return "exactly as marked: " + ", ".join(parts) + sound
+
+
+def physical(facts: PhysicalFacts) -> str:
+    """Return how much was found sound, and how much was not looked at; page checksums by name, for they are much."""
+    sound = [f"{number(facts.pages)} pages"] if facts.pages else []
+    sound += [f"{number(facts.tables)} heaps", f"{number(facts.indexes)} indexes"] if facts.tables else []
+    sound += [f"{number(facts.constraints)} constraints"]
+    text = f"sound: {', '.join(sound)}"
+    left = [
+        f"{name} ({facts.omissions[name]})"
+        for name in ("page checksums", "heaps and indexes")
+        if name in facts.omissions
+    ]
+    others = len(facts.omissions) - len(left)
+    left += [f"{others} by name"] if others else []
+    return f"{text}; not checked: {', '.join(left)}" if left else text
 
 
 _WORDS: Mapping[str, Callable[[Any], str]] = {

@@ -1,0 +1,84 @@
+"""The whole proof of a restored database: its rows against a mark, the ledger, and whether it is sound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from pytest_iopbackup.dataset.ledger import Entry
+from pytest_iopbackup.errors import ProofError
+from pytest_iopbackup.proof.capture import Progress
+from pytest_iopbackup.proof.compare import compare
+from pytest_iopbackup.proof.judge import judge
+from pytest_iopbackup.proof.mark import Mark
+from pytest_iopbackup.proof.physical import examine
+from pytest_iopbackup.proof.session import Connection, connector
+from pytest_iopbackup.proof.verdict import verdict
+from pytest_iopbackup.proven import Finding, ProofFacts, Verdict
+
+Ledger = tuple[Sequence[Entry], Set[str]]
+"""What the workload committed or tried, and the requests that were there before it."""
+
+
+def prove(
+    connection: Connection,
+    mark: Mark,
+    ledger: Ledger | None,
+    *,
+    seconds: float | None,
+    progress: Progress | None = None,
+) -> ProofFacts:
+    """Compare the database with a mark and with the ledger, and look the cluster over meanwhile.
+
+    ``seconds`` is for each statement of the latter; with None it is left out. Raises ProofError where either could not
+    be carried out, unless the other has found what is wrong: damage is the likeliest reason why rows cannot be read.
+    """
+    nothing = ProofFacts(
+        mark=mark.facts.name,
+        algorithm=mark.capture.algorithm,
+        tables=(),
+        sequences=0,
+        objects=0,
+        findings=(),
+        ledger=None,
+    )
+    with ThreadPoolExecutor(1) as pool:
+        looking = None if seconds is None else pool.submit(examine, connector(connection), seconds)
+        try:
+            proof = _compared(nothing, connection, mark, ledger, progress)
+        except ProofError as error:
+            if looking is None or looking.exception() or not looking.result()[1]:
+                raise
+            unreadable = Finding(
+                kind="database", name=connection.info.dbname, expected="readable", actual=error.message
+            )
+            proof = replace(nothing, findings=(unreadable,))
+    if looking is None:
+        return proof
+    try:
+        facts, findings = looking.result()
+    except ProofError:
+        if verdict(proof)[0] is not Verdict.FAILED:
+            raise
+        return proof
+    return replace(proof, physical=facts, findings=(*proof.findings, *findings))
+
+
+def _compared(
+    nothing: ProofFacts, connection: Connection, mark: Mark, ledger: Ledger | None, progress: Progress | None
+) -> ProofFacts:
+    found = compare(mark.capture, connection, progress)
+    judgement = None
+    if ledger is not None:
+        entries, seeded = ledger
+        judgement = judge(entries, mark.facts.time, connection, seeded=seeded)
+    return replace(
+        nothing,
+        tables=found.tables,
+        sequences=found.sequences,
+        objects=found.objects,
+        findings=found.findings,
+        ledger=judgement,
+        skipped=found.skipped,
+    )
