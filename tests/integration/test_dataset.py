@@ -46,6 +46,7 @@ SETTINGS = {
     "track_commit_timestamp": "on",
     "timezone": "Asia/Kolkata",  # results must not depend on it
     "synchronous_commit": "off",  # nor may the workload rely on the default
+    "max_prepared_transactions": "64",
 }
 
 
@@ -330,10 +331,14 @@ def requests(connection: Connection) -> set[str]:
 
 def versions(connection: Connection) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
-    for table in ("users", "groups", "membership", "credentials", "sessions", "settings"):
-        key = "key" if table == "settings" else "id"
-        rows = connection.execute(f"SELECT {key}::text, version FROM identity.{table}".encode())
-        found.update({(f"identity.{table}", text): version for text, version in rows})
+    own = connection.execute(
+        "SELECT 'workload.' || relname FROM pg_class WHERE relnamespace = 'workload'::regnamespace AND relkind = 'r'"
+    )
+    seeded = (f"identity.{name}" for name in ("users", "groups", "membership", "credentials", "sessions", "settings"))
+    for table in (*seeded, *(name for (name,) in own)):
+        key = "key" if table == "identity.settings" else "id"
+        rows = connection.execute(f"SELECT {key}::text, version FROM {table}".encode())
+        found.update({(table, text): version for text, version in rows})
     return found
 
 
@@ -367,6 +372,7 @@ def test_the_ledger_is_what_the_database_holds(database: Connect, ledger: Ledger
     assert (stats.indeterminate, stats.not_attempted) == (0, 0)
     assert {entry.client for entry in entries} == set(range(8))
     assert {entry.kind for entry in entries} >= {"register", "login", "logout", "leave", "avatar", "savepoint"}
+    assert {entry.kind for entry in entries} >= {"make", "import", "empty", "alter", "drop"}
     rolled_back = of_outcome(entries, Outcome.ROLLED_BACK)
     assert len(rolled_back) > 50
     assert all(entry.time is None and entry.lsn is None for entry in rolled_back)
@@ -379,10 +385,11 @@ def test_xid_lsn_and_time_are_those_of_the_commit_records(server: Server, databa
         write(database, ledger)
         ((end,),) = connection.execute("SELECT pg_switch_wal()::text")
     wal = server.run("pg_waldump", "-r", "Transaction", "-s", start, "-e", end, "-p", f"{server.root}/data/pg_wal")
-    records = {
-        int(match[1]): (match[2], match[3])
-        for match in re.finditer(r"tx:\s+(\d+), lsn: (\S+), .*desc: COMMIT ([\d-]+ [\d:.]+) UTC", wal)
-    }
+    commits = r"tx:\s+(\d+), lsn: (\S+), .*desc: COMMIT(?:_PREPARED (\d+):)? ([\d-]+ [\d:.]+) UTC"
+    records = {int(match[3] or match[1]): (match[2], match[4]) for match in re.finditer(commits, wal)}
+    assert " ABORT_PREPARED " in wal
+    assert " COMMIT_PREPARED " in wal
+    assert re.search(r" COMMIT .* subxacts: ", wal)
     entries = of_outcome(ledger.entries(), Outcome.ACKNOWLEDGED)
     assert len(entries) > 300
     for entry in entries:
