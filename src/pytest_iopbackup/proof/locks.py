@@ -42,12 +42,17 @@ _HOLDERS = """
     JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname !~ '^pg_'
     JOIN pg_database AS d ON d.oid = l.database AND d.datname = current_database()
     LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
-    LEFT JOIN pg_prepared_xacts AS x ON l.virtualtransaction = '-1/' || x.transaction
+    LEFT JOIN pg_locks AS t ON l.pid IS NULL AND t.pid IS NULL AND t.locktype = 'transactionid'
+                           AND t.virtualtransaction = l.virtualtransaction
+    LEFT JOIN pg_prepared_xacts AS x ON x.transaction = t.transactionid
     WHERE l.granted AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'ShareLock')
       AND l.pid IS DISTINCT FROM pg_backend_pid()
     GROUP BY l.pid, a.state, x.gid, l.mode
     ORDER BY 2 DESC NULLS LAST LIMIT 5"""
-"""pg_locks has a prepared transaction under the virtual transaction id -1/xid: PostgreSQL's manual, "pg_locks"."""
+"""A prepared transaction keeps the number of its virtual transaction, without the session (PostgreSQL's twophase.c), and
+not its own id there, as the manual's page on pg_locks has it; the lock on that id leads to it. Of two with the same
+number both are named.
+"""
 
 
 @dataclass(slots=True)
@@ -78,12 +83,13 @@ class Locked:
     """The same as a pg_snapshot."""
 
 
-def lock_tables(connection: Connection, mark: str, limit: float, waits: Waits) -> Locked:
+def lock_tables(connection: Connection, mark: str, deadline: float, waits: Waits) -> Locked:
     """Begin a REPEATABLE READ transaction, lock all tables in one order, and take its snapshot when they are.
 
-    The locks go with the transaction. Raises ProofError after ``limit`` seconds, which says who holds what.
+    The locks go with the transaction. Raises ProofError after ``deadline`` of the monotonic clock, which says who holds
+    what.
     """
-    deadline = time.monotonic() + limit
+    begun = time.monotonic()
     wait = _FIRST_WAIT
     while True:
         ((names,),) = connection.execute(_TABLES)
@@ -119,16 +125,16 @@ def lock_tables(connection: Connection, mark: str, limit: float, waits: Waits) -
             reason = str(error).partition("\n")[0]
         connection.rollback()
         if time.monotonic() > deadline:
-            raise _refusal(connection, mark, limit, reason, waits)
+            raise _refusal(connection, mark, time.monotonic() - begun, reason, waits)
         time.sleep(_REST * waits.requests[-1])  # so that writers get on: nothing to be polled for
         wait = min(2 * wait, _LONGEST_WAIT)
 
 
-def _refusal(connection: Connection, mark: str, limit: float, reason: str, waits: Waits) -> ProofError:
+def _refusal(connection: Connection, mark: str, seconds: float, reason: str, waits: Waits) -> ProofError:
     holders = [f"{who}, for {age or 0:.0f} s" for who, age in connection.execute(_HOLDERS)]
     connection.rollback()
     return ProofError(
-        f"mark {mark}: no SHARE lock on all tables within {limit:g} s, asked for {len(waits.requests)} times "
+        f"mark {mark}: no SHARE lock on all tables within {seconds:.1f} s, asked for {len(waits.requests)} times "
         f"({reason}); {'; '.join(holders) or 'nobody holds one against it now'}",
         hint="end that transaction: COMMIT PREPARED or ROLLBACK PREPARED with its id, pg_terminate_backend(process); "
         "or raise --iop-timeout-scale",

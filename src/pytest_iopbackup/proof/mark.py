@@ -131,7 +131,7 @@ def _place(locking: Connection, reading: Connection, name: str, limits: Limits, 
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
             f"SET LOCAL lock_timeout = {_ADOPT_SECONDS * 1000:.0f}".encode()
         )
-        locked = lock_tables(locking, name, max(0.0, deadline - time.monotonic()), waits)
+        locked = lock_tables(locking, name, deadline, waits)
         # From here to the commit writers wait: as few round trips as can be.
         row = None
         if _adopt(reading, locked):
