@@ -49,9 +49,9 @@ _HOLDERS = """
       AND l.pid IS DISTINCT FROM pg_backend_pid()
     GROUP BY l.pid, a.state, x.gid, l.mode
     ORDER BY 2 DESC NULLS LAST LIMIT 5"""
-"""A prepared transaction keeps the number of its virtual transaction, without the session (PostgreSQL's twophase.c), and
-not its own id there, as the manual's page on pg_locks has it; the lock on that id leads to it. Of two with the same
-number both are named.
+"""A prepared transaction keeps the number of its virtual transaction, without the session (PostgreSQL's twophase.c),
+and has not its own id there, as the manual's page on pg_locks says; the lock on that id leads to it. Of two with the
+same number both are named.
 """
 
 
