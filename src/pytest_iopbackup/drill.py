@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_iopbackup import writing
 from pytest_iopbackup.cluster import checks, operate, pgbackrest, restore, schedule, targets
 from pytest_iopbackup.cluster.lsn import parse_lsn
 from pytest_iopbackup.dataset.ledger import Ledger, Outcome
 from pytest_iopbackup.dataset.prepared import roll_back_left_over
-from pytest_iopbackup.dataset.workload import WorkloadSpec, run_workload
+from pytest_iopbackup.dataset.workload import WorkloadSpec
 from pytest_iopbackup.errors import IopError, UsageError
 from pytest_iopbackup.faults.base import Fault, injected
 from pytest_iopbackup.faults.site import Site
@@ -22,7 +23,7 @@ from pytest_iopbackup.names import suggest
 from pytest_iopbackup.proof import rowset
 from pytest_iopbackup.proof.compare import compare
 from pytest_iopbackup.proof.judge import judge, request_ids
-from pytest_iopbackup.proof.mark import Mark, take_mark
+from pytest_iopbackup.proof.mark import take_mark
 from pytest_iopbackup.proof.verdict import describe, verdict
 from pytest_iopbackup.proven import ProofFacts, RestoreFacts, Verdict
 from pytest_iopbackup.record import (
@@ -34,7 +35,7 @@ from pytest_iopbackup.record import (
     ScheduleFacts,
     WriteFacts,
 )
-from pytest_iopbackup.scenario.model import PREFIX, mark_names
+from pytest_iopbackup.scenario.model import PREFIX
 from pytest_iopbackup.stack.base import Restorable, Service, Stack
 
 if TYPE_CHECKING:
@@ -107,34 +108,14 @@ class Drill:
     def write(self, transactions: int, clients: int = 4, *, marks: int = 0, prefix: str = PREFIX) -> WriteFacts:
         """Let the workload commit ``transactions``, and keep them in the ledger; clients that lose the server stop.
 
-        Takes so many marks while it goes on, ``prefix-1`` and so on, evenly spread; all can be restored to afterwards.
-        Raises UsageError where one was taken before.
+        Takes so many marks while it goes on, ``prefix-1`` and so on, evenly spread.
         """
-        names = mark_names(prefix, marks)
-        places = [self._history.place_for_mark(name) for name in names]
-        taken: list[Mark] = []
-
-        def mark(number: int) -> None:
-            name, place = names[number - 1], places[number - 1]
-            taken.append(take_mark(self.stack, name, place, self.limits, settled=False))
-            self._history.add_mark(taken[-1])
-
         if self._seeded is None:
             with self.stack.connect() as connection:
                 self._seeded = request_ids(connection)
         self.writes += 1
         spec = WorkloadSpec(seed=self.seed, number=self.writes, transactions=transactions, clients=clients, times=marks)
-        stats = run_workload(self.stack.connect, spec, self.ledger, self.progress, mark)
-        for point in taken[-1:]:  # what comes before it in WAL was archived before it
-            pgbackrest.await_archived(self.stack, point.segment, self.limits)
-        return WriteFacts(
-            clients=clients,
-            acknowledged=stats.acknowledged,
-            rolled_back=stats.rolled_back,
-            indeterminate=stats.indeterminate,
-            not_attempted=stats.not_attempted,
-            marks=tuple(point.facts for point in taken),
-        )
+        return writing.write(self.stack, self._history, spec, prefix=prefix, limits=self.limits, progress=self.progress)
 
     def mark(self, name: str, *, settled: bool = True) -> MarkFacts:
         """Take a point to recover to, with the row sets expected there. Raises UsageError for a name used before.

@@ -22,10 +22,11 @@ from psycopg import errors
 
 from pytest_iopbackup.dataset import workload
 from pytest_iopbackup.dataset.client import Client
+from pytest_iopbackup.dataset.ending import Ending
 from pytest_iopbackup.dataset.generate import make_dataset
 from pytest_iopbackup.dataset.ledger import Entry, Ledger, Outcome
 from pytest_iopbackup.dataset.load import load
-from pytest_iopbackup.dataset.plan import DOOMED, Ending, Plan
+from pytest_iopbackup.dataset.plan import DOOMED, Plan
 from pytest_iopbackup.dataset.pools import AWKWARD
 from pytest_iopbackup.dataset.spec import DatasetSpec
 from pytest_iopbackup.dataset.workload import WorkloadSpec, WorkloadStats, run_workload

@@ -7,8 +7,9 @@ from uuid import UUID
 import pytest
 from psycopg.types.json import Jsonb
 
+from pytest_iopbackup.dataset.ending import Ending
 from pytest_iopbackup.dataset.own_tables import MOST_TABLES
-from pytest_iopbackup.dataset.plan import DOOMED, Ending, Plan, Planner
+from pytest_iopbackup.dataset.plan import DOOMED, Plan, Planner
 from pytest_iopbackup.dataset.share import Share
 from pytest_iopbackup.dataset.workload import MOST_CLIENTS, WorkloadSpec
 from pytest_iopbackup.errors import UsageError

@@ -20,9 +20,10 @@ from psycopg.rows import tuple_row
 
 from pytest_iopbackup.dataset import prepared
 from pytest_iopbackup.dataset.change import Change, control
+from pytest_iopbackup.dataset.ending import Ending
 from pytest_iopbackup.dataset.ledger import Entry, Ledger, Outcome
 from pytest_iopbackup.dataset.pace import Pace
-from pytest_iopbackup.dataset.plan import Ending, Plan, Planner
+from pytest_iopbackup.dataset.plan import Plan, Planner
 from pytest_iopbackup.dataset.share import Share
 from pytest_iopbackup.errors import ProofError
 

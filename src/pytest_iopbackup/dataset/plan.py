@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from enum import Enum
 from random import Random
 from uuid import UUID, uuid5
 
@@ -18,6 +17,7 @@ from psycopg.types.json import Jsonb
 
 from pytest_iopbackup.dataset import own_tables
 from pytest_iopbackup.dataset.change import Change, append, create, delete, update
+from pytest_iopbackup.dataset.ending import ENDINGS, Ending
 from pytest_iopbackup.dataset.ledger import Effect
 from pytest_iopbackup.dataset.share import Share
 
@@ -46,34 +46,6 @@ class Unit:
     def effects(self) -> tuple[Effect, ...]:
         """What the changes leave behind, if they stay."""
         return tuple(effect for change in self.changes for effect in change.effects)
-
-
-class Ending(Enum):
-    """How a transaction is meant to end."""
-
-    COMMIT = "commit"
-    COMMIT_PREPARED = "commit prepared"
-    ROLLBACK = "rollback"
-    ROLLBACK_PREPARED = "rollback prepared"
-
-    @property
-    def commits(self) -> bool:
-        """Whether what was done stays."""
-        return self in {Ending.COMMIT, Ending.COMMIT_PREPARED}
-
-    @property
-    def prepares(self) -> bool:
-        """Whether in two phases."""
-        return self in {Ending.COMMIT_PREPARED, Ending.ROLLBACK_PREPARED}
-
-    @property
-    def unprepared(self) -> Ending:
-        """The same in one phase."""
-        return Ending.COMMIT if self.commits else Ending.ROLLBACK
-
-
-_ENDINGS = {Ending.COMMIT: 88, Ending.COMMIT_PREPARED: 4, Ending.ROLLBACK: 6, Ending.ROLLBACK_PREPARED: 2}
-"""In percent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +95,7 @@ class Planner:
 
     def plan(self, number: int) -> Plan:
         """Plan the client's ``number``-th transaction: 8 % roll back to a savepoint, 8 % release one."""
-        (ending,) = self._rng.choices(tuple(_ENDINGS), tuple(_ENDINGS.values()))
+        (ending,) = self._rng.choices(tuple(ENDINGS), tuple(ENDINGS.values()))
         savepoint = self._rng.random()
         undone = self._unit(f"{number}/savepoint", number, DOOMED) if savepoint < 0.08 else None
         return Plan(
