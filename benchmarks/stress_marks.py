@@ -19,6 +19,7 @@ from contextlib import closing
 from datetime import timedelta
 from itertools import cycle
 from pathlib import Path
+from uuid import uuid4
 
 from tabulate import tabulate
 
@@ -44,7 +45,7 @@ def main() -> int:
     parser.add_argument("--between", type=int, default=100, help="transactions between two marks (default: 100)")
     parser.add_argument("--users", type=int, default=200, help="size of the dataset (default: 200)")
     arguments = parser.parse_args()
-    session = Session(Options(stack="local"), f"stress{time.time_ns()}")
+    session = Session(Options(stack="local"), uuid4().hex[:8])
     with closing(session), session.provide(Dataset(users=arguments.users), lambda _: nothing) as drill:
         begun = time.monotonic()
         total = arguments.between * (arguments.marks + 1)

@@ -8,7 +8,7 @@ from pytest_iopbackup.cluster import pgbackrest
 from pytest_iopbackup.dataset.workload import WorkloadSpec, run_workload
 from pytest_iopbackup.history import History
 from pytest_iopbackup.limits import Limits
-from pytest_iopbackup.proof.mark import Mark, take_mark
+from pytest_iopbackup.proof.mark import Mark, switch_wal, take_mark
 from pytest_iopbackup.record import WriteFacts
 from pytest_iopbackup.scenario.model import mark_names
 from pytest_iopbackup.stack.base import Stack
@@ -32,13 +32,16 @@ def write(
     taken: list[Mark] = []
 
     def mark(number: int) -> None:
-        point = take_mark(stack, names[number - 1], places[number - 1], limits, settled=False)
+        point = take_mark(stack, names[number - 1], places[number - 1], limits, settled=False, switched=False)
         history.add_mark(point)
         taken.append(point)
 
     stats = run_workload(stack.connect, spec, history.ledger, progress, mark)
-    for point in taken:
-        pgbackrest.await_archived(stack, point.segment, limits)
+    if taken:
+        with stack.connect() as connection:
+            last = switch_wal(connection)
+        for segment in dict.fromkeys([*(point.segment for point in taken), last]):  # archived in whatever order
+            pgbackrest.await_archived(stack, segment, limits)
     return WriteFacts(
         clients=spec.clients,
         acknowledged=stats.acknowledged,

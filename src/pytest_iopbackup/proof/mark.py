@@ -25,7 +25,7 @@ from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.proof.capture import Capture, capture
 from pytest_iopbackup.proof.locks import Connection, Locked, Waits, lock_tables
-from pytest_iopbackup.proof.sequences import SequenceState, read_states
+from pytest_iopbackup.proof.sequences import SequenceState, read_states, widened
 from pytest_iopbackup.record import MarkFacts
 from pytest_iopbackup.stack.base import Stack
 
@@ -76,12 +76,20 @@ class _Point:
 
 
 def take_mark(
-    stack: Stack, name: str, directory: Path, limits: Limits, progress: Progress | None = None, *, settled: bool = True
+    stack: Stack,
+    name: str,
+    directory: Path,
+    limits: Limits,
+    progress: Progress | None = None,
+    *,
+    settled: bool = True,
+    switched: bool = True,
 ) -> Mark:
     """Take a mark and, if it is to be ``settled``, wait until recovery can stop there.
 
     That is, until its WAL and a later commit are in the repository. ``directory`` takes what is needed to name
-    differing rows later. Raises ProofError when the locks cannot be had.
+    differing rows later. Not ``switched``, its WAL segment is archived when it is full, or somebody switches WAL.
+    Raises ProofError when the locks cannot be had.
     """
     waits = Waits()
     options = "-c quote_all_identifiers=off"  # a name has one form
@@ -95,8 +103,12 @@ def take_mark(
         sentinel = _sentinel(locking)
         if _commit_time(locking, sentinel) <= moment:
             raise ProofError(f"mark {name}: the clock went backwards between two commits, so no time names this point")
-        segment = _switch(locking)
-        state = capture(reading, directory, progress, sequences=point.sequences)
+        segment = switch_wal(locking) if switched else _segment(locking)
+        locking.rollback()
+        with locking.cursor() as cursor:
+            sequences = widened(point.sequences, read_states(cursor))
+        locking.rollback()
+        state = capture(reading, directory, progress, sequences=sequences)
     if settled:
         pgbackrest.await_archived(stack, segment, limits)
     return Mark(
@@ -203,8 +215,13 @@ def _sentinel(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def _switch(connection: Connection) -> str:
+def switch_wal(connection: Connection) -> str:
     """Switch WAL and return the segment that is now complete."""
     row = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
-    connection.rollback()
+    return str(row[0]) if row else ""
+
+
+def _segment(connection: Connection) -> str:
+    """Return the segment that is being written."""
+    row = connection.execute("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").fetchone()
     return str(row[0]) if row else ""
