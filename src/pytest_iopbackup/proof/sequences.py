@@ -4,9 +4,11 @@
 values taken, PostgreSQL's sequence.c), and the values up to there are then taken without WAL. ``last_value`` counts
 values that sessions hold back by CACHE as taken. So at every moment ``last_value + log_cnt * increment`` is what the
 last record said, and recovery gives either the state itself (``setval``, or a page no record was replayed over) or
-that: never less than ``last_value``, never more. Recovery to a time ends before the first later commit, not at the mark:
-what was given out meanwhile was given out there, too (see :func:`widened`). The bound is cut at MAXVALUE or MINVALUE by ``log_cnt`` itself, and
+that: never less than ``last_value``, never more. The bound is cut at MAXVALUE or MINVALUE by ``log_cnt`` itself, and
 holds for CYCLE, too: values are never logged across the wrap.
+
+Recovery to a time ends before the first later commit, not at the mark: what open transactions were given until then is
+given out there, too, whatever becomes of them (see :func:`widened`).
 """
 
 from __future__ import annotations
