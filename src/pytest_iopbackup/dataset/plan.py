@@ -233,7 +233,7 @@ class Planner:
 
     def _import(self, _number: int, step: int) -> list[Change]:
         table = self._own_table()
-        return [own_tables.copy(table, self._new_rows(20), step)] if table else []
+        return [own_tables.copy(table, self._new_rows(8), step)] if table else []
 
     def _empty(self, _number: int, step: int) -> list[Change]:
         table = self._own_table()
