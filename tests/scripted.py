@@ -114,8 +114,8 @@ class ScriptedDrill(Drill):
     def backup(self, kind: str = "auto", name: str | None = None) -> BackupFacts:
         return self._answer(BACKUP, "backup", kind, name)
 
-    def write(self, transactions: int, clients: int = 4) -> WriteFacts:
-        return self._answer(WRITE, "write", transactions, clients)
+    def write(self, transactions: int, clients: int = 4, *, marks: int = 0, prefix: str = "load") -> WriteFacts:
+        return self._answer(WRITE, "write", transactions, clients, *((marks, prefix) if marks else ()))
 
     def mark(self, name: str, **_: object) -> MarkFacts:
         return self._answer(MARK, "mark", name)

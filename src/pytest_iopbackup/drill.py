@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_iopbackup import writing
 from pytest_iopbackup.cluster import checks, operate, pgbackrest, restore, schedule, targets
 from pytest_iopbackup.cluster.lsn import parse_lsn
 from pytest_iopbackup.dataset.ledger import Ledger, Outcome
-from pytest_iopbackup.dataset.workload import WorkloadSpec, run_workload
+from pytest_iopbackup.dataset.prepared import roll_back_left_over
+from pytest_iopbackup.dataset.workload import WorkloadSpec
 from pytest_iopbackup.errors import IopError, UsageError
 from pytest_iopbackup.faults.base import Fault, injected
 from pytest_iopbackup.faults.site import Site
@@ -33,6 +35,7 @@ from pytest_iopbackup.record import (
     ScheduleFacts,
     WriteFacts,
 )
+from pytest_iopbackup.scenario.model import PREFIX
 from pytest_iopbackup.stack.base import Restorable, Service, Stack
 
 if TYPE_CHECKING:
@@ -102,21 +105,17 @@ class Drill:
             self._history.add_backup(name, facts)
         return facts
 
-    def write(self, transactions: int, clients: int = 4) -> WriteFacts:
-        """Let the workload commit ``transactions``, and keep them in the ledger; clients that lose the server stop."""
+    def write(self, transactions: int, clients: int = 4, *, marks: int = 0, prefix: str = PREFIX) -> WriteFacts:
+        """Let the workload commit ``transactions``, and keep them in the ledger; clients that lose the server stop.
+
+        Takes so many marks while it goes on, ``prefix-1`` and so on, evenly spread.
+        """
         if self._seeded is None:
             with self.stack.connect() as connection:
                 self._seeded = request_ids(connection)
         self.writes += 1
-        spec = WorkloadSpec(seed=self.seed, number=self.writes, transactions=transactions, clients=clients)
-        stats = run_workload(self.stack.connect, spec, self.ledger, self.progress)
-        return WriteFacts(
-            clients=clients,
-            acknowledged=stats.acknowledged,
-            rolled_back=stats.rolled_back,
-            indeterminate=stats.indeterminate,
-            not_attempted=stats.not_attempted,
-        )
+        spec = WorkloadSpec(seed=self.seed, number=self.writes, transactions=transactions, clients=clients, times=marks)
+        return writing.write(self.stack, self._history, spec, prefix=prefix, limits=self.limits, progress=self.progress)
 
     def mark(self, name: str, *, settled: bool = True) -> MarkFacts:
         """Take a point to recover to, with the row sets expected there. Raises UsageError for a name used before.
@@ -124,6 +123,8 @@ class Drill:
         Not ``settled``, it can be taken while nothing is archived; :meth:`settle` waits until it can be restored to.
         """
         place = self._history.place_for_mark(name)
+        with self.stack.connect() as connection:  # or it would hold locks for ever
+            roll_back_left_over(connection)
         mark = take_mark(self.stack, name, place, self.limits, self.progress, settled=settled)
         self._history.add_mark(mark)
         return mark.facts

@@ -19,8 +19,9 @@ from pytest_iopbackup.record import BackupFacts
 
 T = TypeVar("T")
 
-_LONGEST_NAME = 63
-"""Bytes of a restore point's name (``MAXFNAMELEN`` in PostgreSQL's source, less the end)."""
+_LONGEST_NAME = 60
+"""Bytes: a restore point's name has at most 63 (``MAXFNAMELEN`` in PostgreSQL's source, less the end), and a mark that
+takes several appends a number to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class History:
                 f"mark {name!r} was taken before", hint="a restore point's first use wins; choose another name"
             )
         if not 0 < len(name.encode()) <= _LONGEST_NAME:
-            raise UsageError(f"mark {name!r}: a restore point's name has 1 to {_LONGEST_NAME} bytes")
+            raise UsageError(f"mark {name!r}: a mark's name has 1 to {_LONGEST_NAME} bytes")
         return self._evidence / f"mark-{name}"
 
     def add_mark(self, mark: Mark) -> None:
@@ -107,7 +108,12 @@ class History:
             except ValueError:
                 raise UsageError(f"cannot restore by {by!r}", hint=suggest(by, [kind.value for kind in By])) from None
         point = self.mark(mark).facts
-        values = {"time": format_time(point.time), "lsn": point.lsn, "xid": str(point.xid), "name": point.name}
+        values = {
+            "time": format_time(point.time),
+            "lsn": point.lsn,
+            "xid": str(point.xid),
+            "name": point.restore_point or point.name,
+        }
         if by == "default":
             by = "name"
         if by not in values:

@@ -34,19 +34,6 @@ class BackupFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteFacts:
-    """What a workload did, as its ledger has it."""
-
-    clients: int
-    acknowledged: int
-    rolled_back: int
-    indeterminate: int
-    """The connection was lost inside COMMIT: may be there, need not be."""
-    not_attempted: int = 0
-    """Left over when every client had lost its connection."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MarkFacts:
     """A point to recover to, and how much is expected there."""
 
@@ -58,7 +45,30 @@ class MarkFacts:
     tables: int
     rows: int
     writers_waited: float
+    """The longest, in seconds, that one writer can have waited: behind a request for the locks, and then for them."""
+    locked: float = 0.0
     """Seconds for which SHARE locks were held."""
+    queued: float = 0.0
+    """Seconds for which requests for them were waited for, and writers behind them, all requests together."""
+    requests: int = 1
+    """How often the locks were asked for: a request that has to wait gives up soon."""
+    restore_point: str = ""
+    """What PostgreSQL calls it, where that is not ``name``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteFacts:
+    """What a workload did, as its ledger has it."""
+
+    clients: int
+    acknowledged: int
+    rolled_back: int
+    indeterminate: int
+    """The connection was lost inside COMMIT: may be there, need not be."""
+    not_attempted: int = 0
+    """Left over when every client had lost its connection."""
+    marks: tuple[MarkFacts, ...] = ()
+    """Taken while the clients were at work, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,7 +133,7 @@ def _backup(drill: Drill, action: model.Backup) -> dict[str, Any]:
 
 
 def _write(drill: Drill, action: model.Write) -> dict[str, Any]:
-    facts = drill.write(action.transactions, action.clients)
+    facts = drill.write(action.transactions, action.clients, marks=action.marks, prefix=action.prefix)
     if facts.not_attempted:
         raise IopError(f"the clients lost the server: {facts.not_attempted} transactions were not attempted")
     return {"write": facts}

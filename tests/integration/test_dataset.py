@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from itertools import count
@@ -21,10 +21,12 @@ import pytest
 from psycopg import errors
 
 from pytest_iopbackup.dataset import workload
+from pytest_iopbackup.dataset.client import Client
+from pytest_iopbackup.dataset.ending import Ending
 from pytest_iopbackup.dataset.generate import make_dataset
 from pytest_iopbackup.dataset.ledger import Entry, Ledger, Outcome
 from pytest_iopbackup.dataset.load import load
-from pytest_iopbackup.dataset.plan import DOOMED
+from pytest_iopbackup.dataset.plan import DOOMED, Plan
 from pytest_iopbackup.dataset.pools import AWKWARD
 from pytest_iopbackup.dataset.spec import DatasetSpec
 from pytest_iopbackup.dataset.workload import WorkloadSpec, WorkloadStats, run_workload
@@ -46,6 +48,7 @@ SETTINGS = {
     "track_commit_timestamp": "on",
     "timezone": "Asia/Kolkata",  # results must not depend on it
     "synchronous_commit": "off",  # nor may the workload rely on the default
+    "max_prepared_transactions": "64",
 }
 
 
@@ -330,10 +333,14 @@ def requests(connection: Connection) -> set[str]:
 
 def versions(connection: Connection) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
-    for table in ("users", "groups", "membership", "credentials", "sessions", "settings"):
-        key = "key" if table == "settings" else "id"
-        rows = connection.execute(f"SELECT {key}::text, version FROM identity.{table}".encode())
-        found.update({(f"identity.{table}", text): version for text, version in rows})
+    own = connection.execute(
+        "SELECT 'workload.' || relname FROM pg_class WHERE relnamespace = 'workload'::regnamespace AND relkind = 'r'"
+    )
+    seeded = (f"identity.{name}" for name in ("users", "groups", "membership", "credentials", "sessions", "settings"))
+    for table in (*seeded, *(name for (name,) in own)):
+        key = "key" if table == "identity.settings" else "id"
+        rows = connection.execute(f"SELECT {key}::text, version FROM {table}".encode())
+        found.update({(table, text): version for text, version in rows})
     return found
 
 
@@ -367,6 +374,7 @@ def test_the_ledger_is_what_the_database_holds(database: Connect, ledger: Ledger
     assert (stats.indeterminate, stats.not_attempted) == (0, 0)
     assert {entry.client for entry in entries} == set(range(8))
     assert {entry.kind for entry in entries} >= {"register", "login", "logout", "leave", "avatar", "savepoint"}
+    assert {entry.kind for entry in entries} >= {"make", "import", "empty", "alter", "drop"}
     rolled_back = of_outcome(entries, Outcome.ROLLED_BACK)
     assert len(rolled_back) > 50
     assert all(entry.time is None and entry.lsn is None for entry in rolled_back)
@@ -379,10 +387,11 @@ def test_xid_lsn_and_time_are_those_of_the_commit_records(server: Server, databa
         write(database, ledger)
         ((end,),) = connection.execute("SELECT pg_switch_wal()::text")
     wal = server.run("pg_waldump", "-r", "Transaction", "-s", start, "-e", end, "-p", f"{server.root}/data/pg_wal")
-    records = {
-        int(match[1]): (match[2], match[3])
-        for match in re.finditer(r"tx:\s+(\d+), lsn: (\S+), .*desc: COMMIT ([\d-]+ [\d:.]+) UTC", wal)
-    }
+    commits = r"tx:\s+(\d+), lsn: (\S+), .*desc: COMMIT(?:_PREPARED (\d+):)? ([\d-]+ [\d:.]+) UTC"
+    records = {int(match[3] or match[1]): (match[2], match[4]) for match in re.finditer(commits, wal)}
+    assert " ABORT_PREPARED " in wal
+    assert " COMMIT_PREPARED " in wal
+    assert re.search(r" COMMIT .* subxacts: ", wal)
     entries = of_outcome(ledger.entries(), Outcome.ACKNOWLEDGED)
     assert len(entries) > 300
     for entry in entries:
@@ -484,6 +493,91 @@ def test_a_lost_connection_ends_one_client_and_is_entered(
     assert stats.indeterminate == int(at_commit)
     assert stats.not_attempted == 94
     assert stats.acknowledged + stats.rolled_back + stats.indeterminate == 306
+
+
+@pytest.mark.parametrize("after", ["prepare", "commit"])
+def test_a_client_lost_between_the_two_phases_leaves_nothing_behind(
+    database: Connect, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    """Its transaction is there or not, as the ledger allows, and holds no lock: the next write has its rows."""
+    commit = Client._commit
+    lost: list[str] = []
+
+    def lose(client: Client, plan: Plan, xid: int) -> tuple[str, datetime]:
+        if plan.ending is Ending.COMMIT_PREPARED and not lost:
+            lost.append(plan.unit.request_id)
+            if after == "commit":
+                commit(client, plan, xid)
+            with database() as killer:
+                killer.execute("SELECT pg_terminate_backend(%s, 10000)", [client.session])
+        return commit(client, plan, xid)
+
+    monkeypatch.setattr(Client, "_commit", lose)
+    with database() as connection:
+        before = versions(connection)
+        stats = write(database, ledger)
+        assert (stats.indeterminate, stats.not_attempted > 0) == (1, True)
+        (entry,) = of_outcome(ledger.entries(), Outcome.INDETERMINATE)
+        assert [entry.request_id] == lost
+        assert entry.xid
+        assert connection.execute("SELECT count(*) FROM pg_prepared_xacts").fetchone() == (0,)
+        assert (entry.request_id in requests(connection)) == (after == "commit")
+        outcome = Outcome.ACKNOWLEDGED if after == "commit" else Outcome.ROLLED_BACK
+        known = [replace(each, outcome=outcome) if each == entry else each for each in ledger.entries()]
+        assert versions(connection) == replay(before, known)
+        assert write(database, ledger, number=2).not_attempted == 0
+
+
+def test_where_nothing_can_be_prepared_that_kind_is_left_out(ledger: Ledger) -> None:
+    with running(max_prepared_transactions="3") as server:
+        name = server.create()
+        with server.connect(name) as connection:
+            load(connection, DatasetSpec(users=50), silent)
+            ((start,),) = connection.execute("SELECT pg_current_wal_insert_lsn()::text")
+            stats = write(partial(server.connect, name), ledger)
+            ((end,),) = connection.execute("SELECT pg_switch_wal()::text")
+        assert (stats.indeterminate, stats.not_attempted) == (0, 0)
+        wal = server.run("pg_waldump", "-r", "Transaction", "-s", start, "-e", end, "-p", f"{server.root}/data/pg_wal")
+    assert "COMMIT" in wal
+    assert "PREPARE" not in wal
+
+
+def test_what_is_done_beside_it_is_done_while_clients_are_at_work(database: Connect, ledger: Ledger) -> None:
+    seen: list[int] = []
+
+    def look(_number: int) -> None:
+        before = len(ledger.entries())
+        deadline = time.monotonic() + 10
+        while len(ledger.entries()) < before + 10 and time.monotonic() < deadline:
+            time.sleep(0.002)
+        seen.append(len(ledger.entries()) - before)
+
+    spec = WorkloadSpec(seed=7, number=1, transactions=300, clients=3, times=5)
+    stats = run_workload(database, spec, ledger, silent, look)
+    assert stats.not_attempted == 0
+    assert len(seen) == 5
+    assert min(seen) >= 10
+
+
+def test_what_fails_beside_it_ends_it_and_lost_clients_end_what_waits(database: Connect, ledger: Ledger) -> None:
+    class Stop(Exception):  # noqa: N818 - not an error
+        pass
+
+    def fail(_number: int) -> None:
+        raise Stop
+
+    spec = WorkloadSpec(seed=7, number=1, transactions=100_000, clients=3, times=50)
+    with pytest.raises(Stop):
+        run_workload(database, spec, ledger, silent, fail)
+    assert len(ledger.entries()) < 10_000
+
+    calls: list[int] = []
+    with database() as connection:
+        trigger(connection, HANG_UP)
+        spec = WorkloadSpec(seed=7, number=2, transactions=400, clients=3, times=5)
+        stats = run_workload(database, spec, ledger, silent, calls.append)
+    assert stats.not_attempted > 300
+    assert calls == []
 
 
 def test_a_deadlock_is_a_rollback(database: Connect, ledger: Ledger) -> None:

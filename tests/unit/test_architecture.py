@@ -28,6 +28,7 @@ LAYERS = (
     {"proof"},
     {"faults", "signals"},
     {"history", "relay"},
+    {"writing"},
     {"drill"},
     {"trial"},
     {"runner"},

@@ -290,6 +290,14 @@ def test_no_reason_is_no_reason_to_fail_the_tables(reason: str | None) -> None:
     [
         (replace(STEPS[0], backup=replace(BACKUP, prior="20260115-110000F")), "20260115-120000F on 20260115-110000F"),
         (replace(STEPS[1], write=replace(WRITE, indeterminate=2)), "190 acknowledged, 10 rolled back, 2 indeterminate"),
+        (
+            replace(STEPS[1], write=replace(WRITE, marks=(MARK, replace(MARK, writers_waited=0.02)))),
+            "190 acknowledged, 10 rolled back; 2 marks meanwhile, no writer held longer than 20 ms",
+        ),
+        (
+            replace(STEPS[2], mark=replace(MARK, requests=3, queued=0.35)),
+            "writers held 4 ms at most, 350 ms in 3 requests for locks",
+        ),
         (STEPS[2], "LSN 0/5A00110, 32 rows in 1 tables, writers held 4 ms"),
         (STEPS[3], "32 rows hit"),
         (STEPS[4], ""),

@@ -49,6 +49,19 @@ def test_a_good_file_becomes_a_model(tmp_path: Path) -> None:
     assert [step.line for step in scenario.steps] == [6, 7, 8, 9, 10]
 
 
+def test_marks_taken_while_writing_can_be_referred_to(tmp_path: Path) -> None:
+    written = "write: {transactions: 10, marks: 3}\n  - write: {transactions: 9, marks: 1, prefix: late}"
+    text = GOOD.replace("write: {transactions: 10}", written).replace("to: here", "to: load-3")
+    steps = load_scenario(write(tmp_path, text.replace("rows: here", "rows: late-1"))).steps
+    assert [step.action for step in steps if step.verb == "write"] == [
+        model.Write(10, 4, 3),
+        model.Write(9, 4, 1, "late"),
+    ]
+    assert model.Restore(mark="load-3", by="time") in [step.action for step in steps]
+    with pytest.raises(ScenarioError, match="mark 'load-3' is defined twice"):
+        load_scenario(write(tmp_path, text.replace("mark: here", "mark: load-3")))
+
+
 @pytest.mark.parametrize("path", sorted(resources.scenarios().rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_scenario_that_comes_with_the_package_is_valid_and_proves_something(path: Path) -> None:
     scenario = load_scenario(path)
@@ -69,6 +82,15 @@ def test_every_scenario_that_comes_with_the_package_is_valid_and_proves_somethin
         (("to: here", "to: there"), 9, "no step above defines mark 'there'"),
         (("to: here", "to: there"), 9, "did you mean 'here'?"),
         (("rows: here", "rows: heer"), 10, "did you mean 'here'?"),
+        (("transactions: 10", "transactions: 10, marks: 0"), 7, "less than the minimum"),
+        (("transactions: 10", "transactions: 10, marks: 10"), 7, "10 marks in 10 transactions"),
+        (("transactions: 10", "transactions: 10, prefix: x"), 7, "'marks' is a dependency of 'prefix'"),
+        (("transactions: 10", "transactions: 10, marks: 2, prefix: A"), 7, "is not a name"),
+        (
+            ("  - mark: here", "  - write: {transactions: 9, marks: 2, prefix: here}"),
+            9,
+            "no step above defines mark 'here'",
+        ),
         (("  - write: {transactions: 10}", "  - mark: here"), 8, "mark 'here' is defined twice"),
         (("name: drill", "name: other"), 1, "differs from the file's"),
         (("name: drill", "name: drill\nname: drill"), 2, "key 'name' is given twice"),

@@ -10,21 +10,22 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import scalar_row
 
+from pytest_iopbackup.dataset import own_tables
 from pytest_iopbackup.dataset.generate import Dataset, Table, make_dataset
 from pytest_iopbackup.dataset.spec import DatasetSpec
 from pytest_iopbackup.errors import MachineError, UsageError
 
-SCHEMA = "identity"
+SCHEMAS = ("identity", own_tables.SCHEMA)
 
 
 def load(
     connection: psycopg.Connection[Any], spec: DatasetSpec, progress: Callable[[int, int], None]
 ) -> Mapping[str, int]:
-    """Create schema ``identity`` and its rows in one transaction; return the number of rows of each table.
+    """Create the schemas, and the rows of ``identity`` in one transaction; return the number of rows of each table.
 
     Keys and indexes are made after the rows, which is faster, and statistics last. Calls ``progress(rows done, rows in
     all)`` every few thousand rows. The connection's role must be allowed to create roles. Raises UsageError where the
-    database is not in UTF8 or has the schema already, MachineError where PostgreSQL lacks ICU.
+    database is not in UTF8 or has one of the schemas already, MachineError where PostgreSQL lacks ICU.
     """
     dataset = make_dataset(spec)
     with connection.transaction():
@@ -50,9 +51,10 @@ def _refuse_unfit(connection: psycopg.Connection[Any]) -> None:
                 f"dataset: database {connection.info.dbname} is in {encoding}",
                 hint="create it with ENCODING 'UTF8'; the rows hold text of many scripts",
             )
-        if cursor.execute("SELECT to_regnamespace(%s)", [SCHEMA]).fetchone() is not None:
+        there = "SELECT nspname FROM pg_namespace WHERE nspname = ANY(%s) ORDER BY nspname"
+        if (schema := cursor.execute(there, [list(SCHEMAS)]).fetchone()) is not None:
             raise UsageError(
-                f"dataset: database {connection.info.dbname} has a schema {SCHEMA} already",
+                f"dataset: database {connection.info.dbname} has a schema {schema} already",
                 hint="load into a new database; nothing is ever overwritten",
             )
 

@@ -1,7 +1,8 @@
 """What each transaction of the workload does, chosen by seed and written down before anything is sent.
 
 Every transaction inserts its audit row first. So writers take their table locks in one order, and whoever wants to
-lock all tables can do so without deadlock by beginning with ``identity.audit_log``.
+lock all tables can do so without deadlock by beginning with ``identity.audit_log``: a transaction that holds any lock
+holds that one, to its end or, prepared, until it is finished by its id.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from uuid import UUID, uuid5
 
 from psycopg.types.json import Jsonb
 
+from pytest_iopbackup.dataset import own_tables
 from pytest_iopbackup.dataset.change import Change, append, create, delete, update
+from pytest_iopbackup.dataset.ending import ENDINGS, Ending
 from pytest_iopbackup.dataset.ledger import Effect
 from pytest_iopbackup.dataset.share import Share
 
@@ -42,7 +45,7 @@ class Unit:
     @property
     def effects(self) -> tuple[Effect, ...]:
         """What the changes leave behind, if they stay."""
-        return tuple(change.effect for change in self.changes if change.effect)
+        return tuple(effect for change in self.changes for effect in change.effects)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,43 +54,67 @@ class Plan:
 
     unit: Unit
     undone: Unit | None
-    commits: bool
+    nested: bool
+    """Whether all but the audit row is done in a subtransaction, which is released."""
+    ending: Ending
+
+    @property
+    def commits(self) -> bool:
+        """Whether what the unit does stays."""
+        return self.ending.commits
 
 
 class Planner:
-    """Plans one client's transactions. The same numbers and the same share give the same plans."""
+    """Plans one client's transactions. The same numbers and the same share give the same plans.
 
-    def __init__(self, seed: int, write: int, client: int, share: Share) -> None:
+    Where nothing ``prepares``, for the server allows no prepared transactions, those are ended in one phase.
+    """
+
+    def __init__(self, seed: int, write: int, client: int, share: Share, *, prepares: bool = True) -> None:
         self._name = f"{seed}/{write}/{client}"
         self._write = write
         self._client = client
         self._share = share
+        self._prepares = prepares
         self._rng = Random(self._name)  # noqa: S311 - reproducible, not secret
         self._kinds: tuple[tuple[int, str, Callable[[int, int], list[Change]]], ...] = (
-            (26, "login", self._login),
-            (20, "profile", self._profile),
-            (18, "register", self._register),
-            (10, "logout", self._logout),
-            (10, "setting", self._setting),
-            (8, "rotate", self._rotate),
-            (6, "leave", self._leave),
-            (2, "avatar", self._avatar),
+            (50, "login", self._login),
+            (38, "profile", self._profile),
+            (34, "register", self._register),
+            (20, "logout", self._logout),
+            (18, "setting", self._setting),
+            (14, "rotate", self._rotate),
+            (10, "leave", self._leave),
+            (4, "avatar", self._avatar),
+            (5, "import", self._import),
+            (2, "make", self._make),
+            (2, "empty", self._empty),
+            (2, "alter", self._alter),
+            (1, "drop", self._drop),
         )
 
     def plan(self, number: int) -> Plan:
-        """Plan the client's ``number``-th transaction: 8 % are rolled back, 8 % roll back to a savepoint."""
-        ending = self._rng.random()
-        undone = self._unit(f"{number}/savepoint", number, DOOMED) if ending < 0.08 else None
-        commits = ending < 0.92
-        return Plan(unit=self._unit(f"{number}", number, 1 if commits else DOOMED), undone=undone, commits=commits)
+        """Plan the client's ``number``-th transaction: 8 % roll back to a savepoint, 8 % release one."""
+        (ending,) = self._rng.choices(tuple(ENDINGS), tuple(ENDINGS.values()))
+        savepoint = self._rng.random()
+        undone = self._unit(f"{number}/savepoint", number, DOOMED) if savepoint < 0.08 else None
+        return Plan(
+            unit=self._unit(f"{number}", number, 1 if ending.commits else DOOMED),
+            undone=undone,
+            nested=savepoint >= 0.92,
+            ending=ending if self._prepares else ending.unprepared,
+        )
 
     def _unit(self, name: str, number: int, step: int) -> Unit:
         """``step`` is what every change adds to its row's version; a new row's was 0."""
         weights = [weight for weight, _, _ in self._kinds]
         ((_, kind, make),) = self._rng.choices(self._kinds, weights)
         changes = make(number, step)
-        if not changes:  # the share has no such row
-            kind, changes = "register", self._register(number, step)
+        if not changes:  # the share has no such row, or no table of its own, or as many as it may
+            kind = {"import": "make", "empty": "make", "alter": "make", "drop": "make", "make": "drop"}.get(
+                kind, "register"
+            )
+            changes = next(other for _, name, other in self._kinds if name == kind)(number, step)
         request_id = str(uuid5(_NAMESPACE, f"{self._name}/{name}"))
         audit = append(
             "identity.audit_log",
@@ -197,6 +224,39 @@ class Planner:
 
     def _leave(self, _number: int, _step: int) -> list[Change]:
         return self._deleted("identity.membership")
+
+    def _make(self, number: int, step: int) -> list[Change]:
+        if len(self._share.own_tables) >= own_tables.MOST_TABLES:
+            return []
+        table = f"{own_tables.SCHEMA}.import_{self._write}_{self._client}_{number}"
+        return own_tables.make(table, self._new_rows(3), step)
+
+    def _import(self, _number: int, step: int) -> list[Change]:
+        table = self._own_table()
+        return [own_tables.copy(table, self._new_rows(8), step)] if table else []
+
+    def _empty(self, _number: int, step: int) -> list[Change]:
+        table = self._own_table()
+        if table is None:
+            return []
+        return own_tables.empty(table, self._share.versions[table], self._new_rows(1)[0], step)
+
+    def _alter(self, number: int, step: int) -> list[Change]:
+        table = self._own_table()
+        if table is None:
+            return []
+        return [own_tables.alter(table, self._share.versions[table], f"added_{self._write}_{number}", step)]
+
+    def _drop(self, _number: int, _step: int) -> list[Change]:
+        table = self._own_table()
+        return [own_tables.drop(table, self._share.versions[table])] if table else []
+
+    def _own_table(self) -> str | None:
+        tables = self._share.own_tables
+        return self._rng.choice(tables) if tables else None
+
+    def _new_rows(self, count: int) -> list[own_tables.Row]:
+        return [(self._new_key(), self._rng.choice(_NAMES)) for _ in range(count)]
 
     def _updated(self, table: str, step: int, **values: object) -> list[Change]:
         row = self._share.pick(self._rng, table)

@@ -80,8 +80,9 @@ CREATE TABLE identity.sessions (
     version integer NOT NULL DEFAULT 1
 );
 
--- Append-only. A plain sequence: identity columns of partitioned tables came with PostgreSQL 17.
-CREATE SEQUENCE identity.audit_log_id_seq AS bigint;
+-- Append-only. A plain sequence: identity columns of partitioned tables came with PostgreSQL 17. Sessions take 20 values
+-- at a time: what they have not used is lost when they end, and last_value is ahead of the column.
+CREATE SEQUENCE identity.audit_log_id_seq AS bigint CACHE 20;
 
 CREATE TABLE identity.audit_log (
     occurred_at timestamptz NOT NULL,
@@ -135,3 +136,6 @@ CREATE TABLE identity.documents (
 );
 
 COMMENT ON COLUMN identity.documents.content IS 'a large object';
+
+-- What the workload's clients make, fill, alter and drop: see own_tables.py.
+CREATE SCHEMA workload;

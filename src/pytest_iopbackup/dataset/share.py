@@ -17,6 +17,8 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from pytest_iopbackup.dataset.ledger import Effect
+from pytest_iopbackup.dataset.own_tables import SCHEMA as OWN_SCHEMA
+from pytest_iopbackup.dataset.own_tables import read as read_own_tables
 
 USERS_PER_CLIENT = 100
 SETTINGS_PER_CLIENT = 20
@@ -42,6 +44,11 @@ class Share:
         rows = self.versions.get(table)
         return rng.choice(tuple(rows.items())) if rows else None
 
+    @property
+    def own_tables(self) -> tuple[str, ...]:
+        """The tables that the client has made and not dropped; each has rows."""
+        return tuple(table for table, rows in self.versions.items() if rows and table.startswith(f"{OWN_SCHEMA}."))
+
     def apply(self, effects: Iterable[Effect]) -> None:
         """Note what a committed transaction left."""
         for effect in effects:
@@ -52,7 +59,7 @@ class Share:
 
 
 def read_shares(connection: psycopg.Connection[Any], clients: int, rng: Random) -> tuple[Share, ...]:
-    """Deal some users with all that is theirs, and some settings, out to so many clients."""
+    """Deal some users with all that is theirs, some settings, and all tables that clients made, out to the clients."""
     with connection.cursor(row_factory=tuple_row) as cursor:
         groups = cursor.execute("SELECT id FROM identity.groups ORDER BY id LIMIT %s", [GROUPS]).fetchall()
         shares = tuple(Share(tuple(key for (key,) in groups)) for _ in range(clients))
@@ -79,4 +86,7 @@ def read_shares(connection: psycopg.Connection[Any], clients: int, rng: Random) 
         ).fetchall()
         for number, (key, version) in enumerate(settings):
             shares[number % clients].add("identity.settings", key, version)
+    for number, (table, rows) in enumerate(read_own_tables(connection).items()):
+        for key, version in rows.items():
+            shares[number % clients].add(table, key, version)
     return shares

@@ -1,7 +1,7 @@
 """Concurrent transactions against a loaded dataset, entered in a ledger outside the database.
 
 Clients are threads with a connection each. They never touch each other's rows (:mod:`~pytest_iopbackup.dataset.share`),
-so that the ledger alone says in which version each row must be.
+so that the ledger alone says in which version each row must be. Something can be done beside them, again and again.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from random import Random
-from threading import Event
 from typing import Any
 
 import psycopg
 from psycopg.rows import scalar_row
 
+from pytest_iopbackup.dataset import prepared
 from pytest_iopbackup.dataset.client import Client
 from pytest_iopbackup.dataset.ledger import Ledger, Outcome
+from pytest_iopbackup.dataset.pace import Pace
 from pytest_iopbackup.dataset.plan import Planner
 from pytest_iopbackup.dataset.share import read_shares
 from pytest_iopbackup.errors import DeadlineError, UsageError
@@ -42,12 +43,16 @@ class WorkloadSpec:
     transactions: int
     """Of all clients together."""
     clients: int = 4
+    times: int = 0
+    """How often something is to be done beside it, evenly spread."""
 
     def __post_init__(self) -> None:
-        if self.number < 0 or self.transactions < 1 or not 1 <= self.clients <= MOST_CLIENTS:
+        fits = 0 <= self.times < self.transactions and 1 <= self.clients <= MOST_CLIENTS
+        if self.number < 0 or not fits:
             raise UsageError(
-                f"workload: number {self.number}, {self.transactions} transactions, {self.clients} clients",
-                hint=f"number: 0 or more; transactions: 1 or more; clients: 1 to {MOST_CLIENTS}",
+                f"workload: number {self.number}, {self.transactions} transactions, {self.clients} clients, "
+                f"{self.times} times something beside it",
+                hint=f"number: 0 or more; transactions: 1 or more, and more than times; clients: 1 to {MOST_CLIENTS}",
             )
 
 
@@ -67,8 +72,12 @@ def run_workload(
     spec: WorkloadSpec,
     ledger: Ledger,
     progress: Callable[[int, int], None],
+    beside: Callable[[int], object] | None = None,
 ) -> WorkloadStats:
     """Run the workload and wait for its end.
+
+    ``beside`` is called ``spec.times`` times, with 1, 2, …, in a thread of its own while the clients are at work: they
+    rest where they get ahead of it. What lost clients have left prepared, now or in an earlier run, is rolled back.
 
     ``connect`` makes a connection; it is called once per client and once to read the rows to work on, before anything
     is written. ``progress(transactions ended, transactions in all)`` is called in the caller's thread, several times
@@ -77,34 +86,41 @@ def run_workload(
     psycopg's errors, other than the loss of a connection.
     """
     with closing(connect()) as connection:
+        connection.autocommit = True
         _refuse_unfit(connection)
+        prepared.roll_back_left_over(connection)
         shares = read_shares(connection, spec.clients, Random(f"{spec.seed}/{spec.number}"))  # noqa: S311 - not secret
-    stop = Event()
+        prepares = prepared.allowed(connection, spec.clients)
+    pace = Pace(spec.transactions, spec.times)
     with ExitStack() as stack:
         clients = [
             Client(
                 number,
                 stack.enter_context(closing(connect())),
                 share,
-                Planner(spec.seed, spec.number, number, share),
+                Planner(spec.seed, spec.number, number, share, prepares=prepares),
                 ledger,
             )
             for number, share in enumerate(shares)
         ]
-        pool = stack.enter_context(ThreadPoolExecutor(spec.clients, thread_name_prefix="workload"))
-        stack.callback(stop.set)
+        pool = stack.enter_context(ThreadPoolExecutor(spec.clients + 1, thread_name_prefix="workload"))
+        stack.callback(pace.stop)
         futures = [
-            pool.submit(client.run, len(range(number, spec.transactions, spec.clients)), stop)
+            pool.submit(client.run, len(range(number, spec.transactions, spec.clients)), pace)
             for number, client in enumerate(clients)
         ]
+        if beside is not None:
+            futures.append(pool.submit(_do_beside, beside, spec.times, pace))
         try:
-            _watch(futures, clients, spec.transactions, progress)
+            _watch(futures, clients, spec.transactions, pace, progress)
         except BaseException:
             for client in clients:
                 client.hang_up()
             raise
     for future in futures:
         future.result()
+    if any(client.lost for client in clients):
+        _clean_up(connect, tuple(client.session for client in clients if client.lost))
     counts = {outcome: sum(client.outcomes[outcome] for client in clients) for outcome in Outcome}
     return WorkloadStats(
         acknowledged=counts[Outcome.ACKNOWLEDGED],
@@ -128,8 +144,26 @@ def _refuse_unfit(connection: psycopg.Connection[Any]) -> None:
             )
 
 
+def _do_beside(action: Callable[[int], object], times: int, pace: Pace) -> None:
+    for number in range(1, times + 1):
+        if not pace.next():
+            return
+        action(number)
+
+
+def _clean_up(connect: Callable[[], psycopg.Connection[Any]], sessions: tuple[int, ...]) -> None:
+    """Roll back what lost clients left prepared, if the server can be reached; else the next run or mark will."""
+    with suppress(psycopg.OperationalError), closing(connect()) as connection:
+        connection.autocommit = True
+        prepared.roll_back_left_over(connection, sessions)
+
+
 def _watch(
-    futures: Sequence[Future[None]], clients: Sequence[Client], total: int, progress: Callable[[int, int], None]
+    futures: Sequence[Future[None]],
+    clients: Sequence[Client],
+    total: int,
+    pace: Pace,
+    progress: Callable[[int, int], None],
 ) -> None:
     """Return when all clients have ended or one has failed."""
     running = set(futures)
@@ -140,7 +174,10 @@ def _watch(
         progress(now, total)
         if any(future.exception() for future in finished):
             return
-        if now > ended:
+        working = not all(client.ended for client in clients)
+        if not working:
+            pace.stop()
+        if now > ended or pace.waiting or not working:
             ended, since = now, time.monotonic()
         elif time.monotonic() - since > _STALL_SECONDS:
             raise DeadlineError(

@@ -1,9 +1,12 @@
 """An exact mark on a live database: a point in WAL and the row sets that are there.
 
-In one transaction SHARE locks are taken on every table, then the transaction's id, a restore point and an exported
-snapshot; sequences, which follow no snapshot, are read there, too. SHARE conflicts with every writer, so no writer's
+In one transaction SHARE locks are taken on every table, then an exported snapshot, the sequences, which follow no
+snapshot, and last the transaction's id and a restore point. SHARE conflicts with every writer, so no writer's
 transaction spans the point. A second connection adopts the snapshot, the locks go, and the row sets are read at
-leisure.
+leisure; TRUNCATE, ALTER and DROP TABLE, which follow no snapshot either, wait for that.
+
+What is committed without a lock that conflicts (a table made, a role altered, a large object) is looked for
+afterwards: if any such transaction may have committed between snapshot and point, another point is taken.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -22,21 +24,36 @@ from pytest_iopbackup.cluster.pgbackrest import Progress
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.proof.capture import Capture, capture
-from pytest_iopbackup.proof.sequences import SequenceState, sequence_states
+from pytest_iopbackup.proof.locks import Connection, Locked, Waits, lock_tables
+from pytest_iopbackup.proof.sequences import SequenceState, read_states, widened
 from pytest_iopbackup.record import MarkFacts
 from pytest_iopbackup.stack.base import Stack
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+_ADOPT_SECONDS = 0.1
+"""For the second connection's ACCESS SHARE locks: they wait where ACCESS EXCLUSIVE is already waited for."""
+_UNDECIDED_SECONDS = 1.0
+"""For a transaction that had not ended at the snapshot. WAL up to the point is on disk by then, so one that had written
+its commit has ended long before."""
+_ATTEMPTS = 10
 
-_LOCK_TIMEOUT_MS = 200
-_TABLES = """
-    SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
-      AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-    ORDER BY 1, 2"""
 _POINT = """
-    SELECT pg_current_xact_id()::text::bigint, pg_create_restore_point(%s)::text, pg_export_snapshot(),
-           ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"""
+    SELECT pg_current_xact_id()::text::bigint, pg_create_restore_point(%s)::text,
+           ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int, clock_timestamp()"""
+_BETWEEN = """
+    WITH open (xid) AS (
+        SELECT pg_snapshot_xip(%(snapshot)s::pg_snapshot)::text::bigint
+      UNION
+        SELECT generate_series(pg_snapshot_xmax(%(snapshot)s::pg_snapshot)::text::bigint,
+                               pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1)
+    ), told (xid, status) AS (
+        SELECT xid, pg_xact_status(xid::text::xid8) FROM open WHERE xid <> %(ours)s
+    )
+    SELECT count(*) FILTER (WHERE status = 'committed'
+                              AND pg_xact_commit_timestamp((xid %% 4294967296)::text::xid) <= %(placed)s),
+           count(*) FILTER (WHERE status = 'in progress' AND xid < %(ours)s)
+    FROM told"""
+"""Transactions that the snapshot does not see: those that may be before the point, and those that have not ended.
+A commit has its time before it is written to WAL: one with a later time than the point's is behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +68,47 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class _Point:
+    name: str
     xid: int
     lsn: str
     timeline: int
     sequences: tuple[SequenceState, ...]
-    locked_seconds: float
 
 
 def take_mark(
-    stack: Stack, name: str, directory: Path, limits: Limits, progress: Progress | None = None, *, settled: bool = True
+    stack: Stack,
+    name: str,
+    directory: Path,
+    limits: Limits,
+    progress: Progress | None = None,
+    *,
+    settled: bool = True,
+    switched: bool = True,
 ) -> Mark:
     """Take a mark and, if it is to be ``settled``, wait until recovery can stop there.
 
     That is, until its WAL and a later commit are in the repository. ``directory`` takes what is needed to name
-    differing rows later. Raises ProofError when the locks cannot be had.
+    differing rows later. Not ``switched``, its WAL segment is archived when it is full, or somebody switches WAL.
+    Raises ProofError when the locks cannot be had.
     """
-    with stack.connect(autocommit=False) as locking, stack.connect(autocommit=False) as reading:
-        point = _place(locking, reading, name, limits)
+    waits = Waits()
+    options = "-c quote_all_identifiers=off"  # a name has one form
+    with (
+        stack.connect(autocommit=False, options=options) as locking,
+        stack.connect(autocommit=False, options=options) as reading,
+    ):
+        point = _place(locking, reading, name, limits, waits)
         moment = _commit_time(locking, point.xid)
         # Recovery to a time stops only at a later commit or abort record, and a restore point is neither.
         sentinel = _sentinel(locking)
         if _commit_time(locking, sentinel) <= moment:
             raise ProofError(f"mark {name}: the clock went backwards between two commits, so no time names this point")
-        segment = _switch(locking)
-        state = capture(reading, directory, progress, sequences=point.sequences)
+        segment = switch_wal(locking) if switched else _segment(locking)
+        locking.rollback()
+        with locking.cursor() as cursor:
+            sequences = widened(point.sequences, read_states(cursor))
+        locking.rollback()
+        state = capture(reading, directory, progress, sequences=sequences)
     if settled:
         pgbackrest.await_archived(stack, segment, limits)
     return Mark(
@@ -86,48 +120,82 @@ def take_mark(
             timeline=point.timeline,
             tables=len(state.tables),
             rows=sum(table.rows for table in state.tables),
-            writers_waited=point.locked_seconds,
+            writers_waited=waits.longest,
+            locked=waits.held,
+            queued=sum(waits.requests),
+            requests=len(waits.requests),
+            restore_point=point.name,
         ),
         state,
         segment,
     )
 
 
-def _place(locking: Connection, reading: Connection, name: str, limits: Limits) -> _Point:
-    """Lock, create the restore point, hand the snapshot over, unlock; again while writers hold what we need."""
-    tables = [sql.Identifier(*row) for row in locking.execute(_TABLES)]
-    locking.rollback()
-    if not tables:
-        raise ProofError(f"mark {name}: the database has no tables")
-    lock = sql.SQL("LOCK TABLE {} IN {} MODE")
-    names = sql.SQL(", ").join(tables)
+def _place(locking: Connection, reading: Connection, name: str, limits: Limits, waits: Waits) -> _Point:
+    """Lock, hand the snapshot over, create the restore point, unlock; again until it is exact.
+
+    A restore point's first use wins, so that each one has its own name.
+    """
+    names = [name, *(f"{name}~{number}" for number in range(2, _ATTEMPTS + 1))]
     deadline = time.monotonic() + limits.lock
-    while True:
-        try:
-            # Locked before the first query: under REPEATABLE READ that query takes the snapshot.
-            locking.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            locking.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
-            started = time.monotonic()
-            locking.execute(lock.format(names, sql.SQL("SHARE")))
-            break
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+    while names:
+        reading.execute(
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
+            f"SET LOCAL lock_timeout = {_ADOPT_SECONDS * 1000:.0f}".encode()
+        )
+        locked = lock_tables(locking, name, deadline, waits)
+        # From here to the commit writers wait: as few round trips as can be.
+        row = None
+        if _adopt(reading, locked):
+            with locking.cursor() as cursor:
+                sequences = read_states(cursor)
+                with locking.pipeline():
+                    cursor.execute(_POINT, (names[0],))
+                    locking.commit()
+                row = cursor.fetchone()
+        else:
             locking.rollback()
-            if time.monotonic() > deadline:
-                raise ProofError(
-                    f"mark {name}: no SHARE lock on all tables within {limits.lock:g} s: {error}",
-                    hint="a transaction stays open on a table; see pg_locks, or raise --iop-timeout-scale",
-                ) from error
-    row = locking.execute(_POINT, (name,)).fetchone()
-    if row is None:
-        raise ProofError(f"mark {name}: PostgreSQL gave no restore point")
-    xid, lsn, snapshot, timeline = row
-    reading.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-    reading.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
-    # TRUNCATE and ALTER TABLE follow no snapshot either; this keeps them out until the row sets are read.
-    reading.execute(lock.format(names, sql.SQL("ACCESS SHARE")))
-    sequences = sequence_states(locking)
-    locking.commit()
-    return _Point(xid, lsn, timeline, sequences, time.monotonic() - started)
+        waits.held = time.monotonic() - locked.since
+        if row is not None:
+            xid, lsn, timeline, placed = row
+            if _exact(locking, locked.seen, xid, placed):
+                return _Point(names[0], xid, lsn, timeline, sequences)
+            names.pop(0)
+        waits.requests[-1] += waits.held
+        reading.rollback()
+        if row is None and time.monotonic() > deadline:
+            raise ProofError(
+                f"mark {name}: within {limits.lock:g} s the snapshot could not be handed over: TRUNCATE, ALTER or DROP "
+                "TABLE was always waiting for the locks",
+                hint="let no tables be altered while a mark is taken, or raise --iop-timeout-scale",
+            )
+    raise ProofError(
+        f"mark {name}: {_ATTEMPTS} times a transaction without locks on tables committed beside the point",
+        hint="let no roles, schemas or large objects be changed while a mark is taken",
+    )
+
+
+def _adopt(reading: Connection, locked: Locked) -> bool:
+    """Take the snapshot over, and keep out what does not respect it; False where somebody waits to do that already."""
+    adopt = sql.SQL("SET TRANSACTION SNAPSHOT {}; LOCK TABLE {} IN ACCESS SHARE MODE")
+    try:
+        reading.execute(adopt.format(sql.Literal(locked.snapshot), locked.tables))
+    except psycopg.errors.LockNotAvailable:
+        reading.rollback()
+        return False
+    return True
+
+
+def _exact(connection: Connection, snapshot: str, ours: int, placed: datetime) -> bool:
+    """Whether all that was committed before the point is in the snapshot."""
+    deadline = time.monotonic() + _UNDECIDED_SECONDS
+    while True:
+        row = connection.execute(_BETWEEN, {"snapshot": snapshot, "ours": ours, "placed": placed}).fetchone()
+        connection.rollback()
+        committed, open_still = row or (1, 0)
+        if committed or not open_still or time.monotonic() > deadline:
+            return not committed
+        time.sleep(0.01)  # between two polls: nothing outside our process can wake us
 
 
 def _commit_time(connection: Connection, xid: int) -> datetime:
@@ -147,8 +215,13 @@ def _sentinel(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def _switch(connection: Connection) -> str:
+def switch_wal(connection: Connection) -> str:
     """Switch WAL and return the segment that is now complete."""
     row = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
-    connection.rollback()
+    return str(row[0]) if row else ""
+
+
+def _segment(connection: Connection) -> str:
+    """Return the segment that is being written."""
+    row = connection.execute("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").fetchone()
     return str(row[0]) if row else ""

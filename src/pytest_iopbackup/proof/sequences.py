@@ -6,12 +6,15 @@ values that sessions hold back by CACHE as taken. So at every moment ``last_valu
 last record said, and recovery gives either the state itself (``setval``, or a page no record was replayed over) or
 that: never less than ``last_value``, never more. The bound is cut at MAXVALUE or MINVALUE by ``log_cnt`` itself, and
 holds for CYCLE, too: values are never logged across the wrap.
+
+Recovery to a time ends before the first later commit, not at the mark: what open transactions were given until then is
+given out there, too, whatever becomes of them (see :func:`widened`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
@@ -54,7 +57,8 @@ class SequenceState:
     def allows(self, restored: SequenceState) -> bool:
         """Whether recovery to the moment of this state may give ``restored``."""
         low, high = sorted((self.last_value, self.logged))
-        return low <= restored.last_value <= high and restored.is_called == self.is_called
+        first_use = restored.is_called and self.log_cnt > 0  # after a state that is not called nothing is logged
+        return low <= restored.last_value <= high and (restored.is_called == self.is_called or first_use)
 
     def is_behind(self, reached: int) -> bool:
         """Whether a column that has ``reached`` this value has got ahead of the sequence."""
@@ -90,6 +94,21 @@ def read_states(cursor: Cursor) -> tuple[SequenceState, ...]:
     return tuple(
         SequenceState(name=name, last_value=last, is_called=called, log_cnt=log_cnt, increment=int(increment))
         for name, last, called, log_cnt, increment in cursor.execute(query)
+    )
+
+
+def widened(states: Iterable[SequenceState], later: Iterable[SequenceState]) -> tuple[SequenceState, ...]:
+    """Return the states with a bound that reaches to where they were logged ``later``: recovery may stop in between.
+
+    A sequence that was set back or wrapped around meanwhile keeps its bound.
+    """
+    reached = {state.name: state.logged for state in later}
+    return tuple(
+        replace(
+            state,
+            log_cnt=max(state.log_cnt, (reached.get(state.name, state.logged) - state.last_value) // state.increment),
+        )
+        for state in states
     )
 
 

@@ -43,11 +43,16 @@ def _backup(backup: BackupFacts) -> str:
 
 def _write(write: WriteFacts) -> str:
     rest = f", {write.indeterminate} indeterminate" if write.indeterminate else ""
+    if write.marks:
+        longest = max(mark.writers_waited for mark in write.marks)
+        rest += f"; {len(write.marks)} marks meanwhile, no writer held longer than {longest * 1000:.0f} ms"
     return f"{write.acknowledged} acknowledged, {write.rolled_back} rolled back{rest}"
 
 
 def _mark(mark: MarkFacts) -> str:
     held = f"writers held {mark.writers_waited * 1000:.0f} ms"
+    if mark.requests > 1:
+        held += f" at most, {mark.queued * 1000:.0f} ms in {mark.requests} requests for locks"
     return f"LSN {mark.lsn}, {number(mark.rows)} rows in {mark.tables} tables, {held}"
 
 

@@ -32,6 +32,7 @@ from pytest_iopbackup.scenario.model import (
     Schedule,
     Step,
     Write,
+    mark_names,
 )
 
 Where: TypeAlias = list[str | int]
@@ -176,9 +177,9 @@ def _check_references(document: Document, steps: tuple[Step, ...]) -> None:
     for index, step in enumerate(steps):
         where: Where = ["steps", index, step.verb]
         action = step.action
-        if isinstance(action, Mark):
-            _define(document, where, "mark", action.name, marks)
-        elif isinstance(action, Backup) and action.name is not None:
+        for name in _marks(document, where, action):
+            _define(document, where, "mark", name, marks)
+        if isinstance(action, Backup) and action.name is not None:
             _define(document, where, "backup", action.name, backups)
         elif isinstance(action, (Expect, RestoreKept)):
             _refer(document, [*where, "rows"], "mark", action.rows, marks)
@@ -188,6 +189,18 @@ def _check_references(document: Document, steps: tuple[Step, ...]) -> None:
             _refer(document, [*where, "restore", "to"], "mark", action.mark, marks)
         elif isinstance(action, Restore) and action.backup is not None:
             _refer(document, [*where, "backup"], "backup", action.backup, backups)
+
+
+def _marks(document: Document, where: Where, action: Action) -> tuple[str, ...]:
+    """Return the marks that an action takes."""
+    if isinstance(action, Mark):
+        return (action.name,)
+    if not isinstance(action, Write):
+        return ()
+    if action.marks >= action.transactions:
+        message = f"{action.marks} marks in {action.transactions} transactions"
+        raise document.error([*where, "marks"], message, "between any two there must be some to write")
+    return mark_names(action.prefix, action.marks)
 
 
 def _define(document: Document, where: Where, kind: str, name: str, known: set[str]) -> None:

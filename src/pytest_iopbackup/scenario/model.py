@@ -23,16 +23,28 @@ class Backup:
         return f"backup {self.type}" + (f" as {self.name}" if self.name else "")
 
 
+PREFIX = "load"
+"""Of the names of marks that are taken while the workload writes."""
+
+
+def mark_names(prefix: str, marks: int) -> tuple[str, ...]:
+    """Return the names of so many marks."""
+    return tuple(f"{prefix}-{number}" for number in range(1, marks + 1))
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Let the workload commit transactions, and keep its ledger."""
+    """Let the workload commit transactions, and keep its ledger; take marks meanwhile, named by prefix and number."""
 
     transactions: int
     clients: int = 4
+    marks: int = 0
+    prefix: str = PREFIX
 
     @property
     def title(self) -> str:
-        return f"write {self.transactions} transactions, {self.clients} clients"
+        marks = f", {self.marks} marks meanwhile" if self.marks else ""
+        return f"write {self.transactions} transactions, {self.clients} clients{marks}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ SERVER_OPTIONS: Mapping[str, str] = {
     "shared_buffers": "64MB",
     "max_wal_size": "256MB",
     "unix_socket_permissions": "0700",
+    "max_prepared_transactions": "64",  # for the workload's; a copy needs as many as its original had
 }
 COPY_OPTIONS: Mapping[str, str] = {**SERVER_OPTIONS, "archive_mode": "off"}
 """A copy never archives: it would push its own WAL among the original's."""
