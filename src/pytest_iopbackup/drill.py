@@ -20,6 +20,7 @@ from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.names import suggest
 from pytest_iopbackup.proof import rowset
 from pytest_iopbackup.proof.compare import compare
+from pytest_iopbackup.proof.cut import AtTime
 from pytest_iopbackup.proof.judge import judge, request_ids
 from pytest_iopbackup.proof.mark import take_mark
 from pytest_iopbackup.proof.verdict import describe, verdict
@@ -230,7 +231,9 @@ class Drill:
             found = compare(expected.capture, connection, self.progress)
             judgement = None
             if self._seeded is not None:
-                judgement = judge(self._history.entries(mark), expected.facts.time, connection, seeded=self._seeded)
+                judgement = judge(
+                    self._history.entries(mark), AtTime(expected.facts.time), connection, seeded=self._seeded
+                )
         return ProofFacts(
             mark=mark,
             algorithm=expected.capture.algorithm,

@@ -80,7 +80,7 @@ def restore(stack: Restorable, options: list[str], limits: Limits, progress: Pro
 def archived(stack: Restorable, archive_id: str, segment: str, limits: Limits) -> bool:
     """Whether a WAL segment is in the repository, by a look into it: ``pg_stat_archiver`` only says what was tried."""
     directory = PurePosixPath("archive", stack.stanza, archive_id, segment[:16])
-    names = _list(stack, directory, limits)
+    names = listing(stack, directory, limits)
     return any(name.startswith(f"{segment}-") and not name.endswith(".tmp") for name in names)
 
 
@@ -101,7 +101,7 @@ def lineage(stack: Restorable, archive_id: str, timeline: int | None, limits: Li
     ``timeline`` None means the newest in the repository. Source: the archived ``.history`` files.
     """
     directory = PurePosixPath("archive", stack.stanza, archive_id)
-    histories = {int(name[:8], 16): name for name in _list(stack, directory, limits) if name.endswith(".history")}
+    histories = {int(name[:8], 16): name for name in listing(stack, directory, limits) if name.endswith(".history")}
     newest = timeline if timeline is not None else max(histories, default=1)
     line: dict[int, str | None] = {newest: None}
     if newest in histories:
@@ -127,11 +127,10 @@ def percent_listener(progress: Progress | None) -> LineListener | None:
     return listen
 
 
-def _list(stack: Restorable, directory: PurePosixPath, limits: Limits) -> list[str]:
-    result = stack.host(Service.BACKUP).run(
-        ["pgbackrest", "repo-ls", "--output=json", str(directory)], timeout=limits.command
-    )
-    return list(json_in(result))
+def listing(stack: Restorable, directory: PurePosixPath, limits: Limits, *, recurse: bool = False) -> list[str]:
+    """Return the names in a directory of the repository, with ``recurse`` relative paths of all below it."""
+    argv = ["pgbackrest", "repo-ls", "--output=json", *(["--recurse"] if recurse else []), str(directory)]
+    return list(json_in(stack.host(Service.BACKUP).run(argv, timeout=limits.command)))
 
 
 def json_in(result: CommandResult) -> Any:

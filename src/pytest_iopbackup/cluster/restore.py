@@ -10,7 +10,7 @@ from pytest_iopbackup.cluster import pgbackrest
 from pytest_iopbackup.cluster.lsn import parse_lsn, segment_end, segment_timeline
 from pytest_iopbackup.cluster.pgbackrest import Progress
 from pytest_iopbackup.cluster.recovery import await_recovery
-from pytest_iopbackup.cluster.targets import By, Target, choose_set, format_time, parse_time, validate
+from pytest_iopbackup.cluster.targets import By, Target, choose_set, parse_time, plain_time, validate
 from pytest_iopbackup.errors import TargetError
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.proven import RestoreFacts
@@ -44,9 +44,11 @@ def restore_options(target: Target, chosen: BackupFacts) -> list[str]:
     if target.by is not By.DEFAULT:
         options += [f"--type={target.by.value}", "--target-action=promote"]
     if target.by is By.TIME and target.value is not None:
-        options.append(f"--target={format_time(parse_time(target.value))}")
+        options.append(f"--target={plain_time(parse_time(target.value))}")
     elif target.value is not None:
         options.append(f"--target={target.value}")
+    if target.exclusive:
+        options.append("--target-exclusive")
     if target.timeline is not None:
         options.append(f"--target-timeline={target.timeline}")
     return options

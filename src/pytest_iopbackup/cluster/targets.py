@@ -42,6 +42,8 @@ class Target:
 
     by: By = By.DEFAULT
     value: str | None = None
+    exclusive: bool = False
+    """Stop before the target, not behind it: for a time, an LSN or a transaction."""
     backup_set: str | None = None
     """A backup's label; None leaves the choice to :func:`choose_set`."""
     timeline: int | None = None
@@ -55,7 +57,7 @@ class Target:
             return "the end of the archived WAL"
         if self.by is By.IMMEDIATE:
             return f"the end of backup {self.backup_set or 'latest'}"
-        return f"{self.by.value} {self.value}"
+        return f"{self.by.value} {self.value}{', exclusive' if self.exclusive else ''}"
 
 
 def parse_time(text: str) -> datetime:
@@ -92,8 +94,18 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f+00")
 
 
+def plain_time(moment: datetime) -> str:
+    """Write a time in its own offset as pgBackRest takes it, which knows neither ``T`` nor ``Z``."""
+    return moment.isoformat(sep=" ", timespec="microseconds")
+
+
 def validate(target: Target, now: datetime) -> None:
     """Raise TargetError for a target that no repository could restore."""
+    if target.exclusive and target.by not in {By.TIME, By.LSN, By.XID}:
+        raise TargetError(
+            f"a restore by {target.by.value} cannot be exclusive",
+            hint="only one by time, lsn or xid stops before its target",
+        )
     if target.by in {By.DEFAULT, By.IMMEDIATE}:
         return
     if not target.value:
