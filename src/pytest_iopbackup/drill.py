@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_iopbackup.cluster import checks, operate, pgbackrest, restore, schedule, targets
 from pytest_iopbackup.cluster.lsn import parse_lsn
-from pytest_iopbackup.dataset.ledger import Ledger, Outcome
+from pytest_iopbackup.dataset.ledger import Entry, Ledger, Outcome
 from pytest_iopbackup.dataset.workload import WorkloadSpec, run_workload
 from pytest_iopbackup.errors import IopError, UsageError
 from pytest_iopbackup.faults.base import Fault, injected
@@ -111,13 +111,7 @@ class Drill:
         self.writes += 1
         spec = WorkloadSpec(seed=self.seed, number=self.writes, transactions=transactions, clients=clients)
         stats = run_workload(self.stack.connect, spec, self.ledger, self.progress)
-        return WriteFacts(
-            clients=clients,
-            acknowledged=stats.acknowledged,
-            rolled_back=stats.rolled_back,
-            indeterminate=stats.indeterminate,
-            not_attempted=stats.not_attempted,
-        )
+        return WriteFacts(clients=clients, **asdict(stats))
 
     def mark(self, name: str, *, settled: bool = True) -> MarkFacts:
         """Take a point to recover to, with the row sets expected there. Raises UsageError for a name used before.
@@ -252,6 +246,10 @@ class Drill:
         if outcome is not Verdict.PASSED:
             raise AssertionError(f"{outcome.value}: {reason}\n{describe(facts)}")
         return facts
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the ledger as of now: what restores gave up counts as rolled back."""
+        return self._history.entries()
 
     def committed_between(self, mark: str, backup: BackupFacts) -> tuple[str, ...]:
         """Name the transactions acknowledged after a mark and before a backup's end, by the ledger."""

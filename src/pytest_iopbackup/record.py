@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from pytest_iopbackup.crashes import CrashFacts
 from pytest_iopbackup.detection import FaultFacts
 from pytest_iopbackup.proven import ProofFacts, RestoreFacts, Verdict
 
@@ -128,6 +129,7 @@ class StepRecord:
     """Of each kept backup, the newest first."""
     operation: OperationFacts | None = None
     fault: FaultFacts | None = None
+    crash: CrashFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

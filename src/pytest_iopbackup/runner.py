@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from pytest_iopbackup.blame import blame, words
+from pytest_iopbackup.crash import Crashes, Plan
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import IopError
 from pytest_iopbackup.progress import Narrator
@@ -94,8 +95,9 @@ def _run_steps(scenario: model.Scenario, drill: Drill, narrator: Narrator) -> li
         try:
             facts = _VERBS[type(step.action)](drill, step.action)
             outcome = Verdict.PASSED
-            if "fault" in facts:
-                outcome, reason = facts["fault"].verdict, facts["fault"].trouble
+            procedure = facts.get("fault") or facts.get("crash")
+            if procedure:
+                outcome, reason = procedure.verdict, procedure.trouble
             elif "proof" in facts:
                 outcome, reason = verdict(facts["proof"])
         except Exception as error:  # whatever it is, it is a verdict with a reason
@@ -123,7 +125,7 @@ def _conclude(steps: list[StepRecord]) -> tuple[Verdict, str | None]:
     outcome = Verdict.worst(step.verdict for step in steps)
     if outcome is not Verdict.PASSED:
         return outcome, steps[-1].reason if steps else "no step was run"
-    if not any(step.proof for step in steps):
+    if not any(step.proof or step.crash for step in steps):
         return Verdict.UNKNOWN, "no step compared rows with a mark, so nothing is proven: add 'expect'"
     return outcome, None
 
@@ -191,6 +193,11 @@ def _fault(drill: Drill, action: model.Fault) -> dict[str, Any]:
     return {"fault": facts, "proof": facts.proofs[-1] if facts.proofs else None}
 
 
+def _crash(drill: Drill, action: model.Crash) -> dict[str, Any]:
+    plan = Plan(times=action.times, clients=action.clients, archive_timeout=action.archive_timeout)
+    return {"crash": Crashes(drill, plan).run()}
+
+
 _VERBS: Mapping[type, Callable[[Drill, Any], dict[str, Any]]] = {
     model.Backup: _backup,
     model.Write: _write,
@@ -206,4 +213,5 @@ _VERBS: Mapping[type, Callable[[Drill, Any], dict[str, Any]]] = {
     model.Control: _control,
     model.Refuse: _refuse,
     model.Fault: _fault,
+    model.Crash: _crash,
 }

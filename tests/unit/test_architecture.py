@@ -20,7 +20,7 @@ NAME = PACKAGE.name
 LAYERS = (
     {"__init__", "errors", "names", "resources"},
     {"proven"},
-    {"detection"},
+    {"detection", "crashes"},
     {"blame", "limits", "record", "scenario", "progress"},
     {"stack", "reports"},
     {"cluster", "__main__"},
@@ -29,7 +29,7 @@ LAYERS = (
     {"faults", "signals"},
     {"history", "relay"},
     {"drill"},
-    {"trial"},
+    {"trial", "crash"},
     {"runner"},
     {"session"},
     {"registry", "options"},
@@ -45,6 +45,7 @@ LEAVES = {
     "names",
     "limits",
     "proven",
+    "crashes",
     "detection",
     "record",
     "scenario",
@@ -159,7 +160,7 @@ def test_no_part_is_imported_in_a_circle() -> None:
 
 def test_reports_are_made_of_records_alone() -> None:
     targets = {target_part(found) for found in OURS if found.part == "reports"}
-    assert targets <= {"record", "detection", "proven", "errors", "reports"}
+    assert targets <= {"record", "crashes", "detection", "proven", "errors", "reports"}
 
 
 def test_only_pytests_side_knows_pytest() -> None:

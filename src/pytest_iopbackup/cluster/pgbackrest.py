@@ -21,6 +21,9 @@ Progress = Callable[[int, int], None]
 _PERCENT = re.compile(r"DETAIL: .*, (\d+(?:\.\d+)?)%\)")
 _HISTORY_LINE = re.compile(r"\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)")
 _JSON = re.compile(r"^[\[{].*", re.MULTILINE | re.DOTALL)
+_TIME_OPTION = re.compile(r"^(?:current|default): (?P<value>\d+(?:\.\d+)?)(?P<unit>ms|[smhdw])?$", re.MULTILINE)
+"""The value in force stands before the default."""
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DETAIL = {"PGBACKREST_LOG_LEVEL_CONSOLE": "detail"}
 
 
@@ -75,6 +78,18 @@ def backup(stack: Restorable, kind: str, limits: Limits, progress: Progress | No
 def restore(stack: Restorable, options: list[str], limits: Limits, progress: Progress | None = None) -> CommandResult:
     """Run ``pgbackrest restore`` into the stack's data directory."""
     return stack.restore(options, timeout=limits.restore, env=_DETAIL, listener=percent_listener(progress))
+
+
+def seconds_of(stack: Restorable, command: str, option: str, limits: Limits) -> float:
+    """Return an option that is a time, in seconds, as a command finds it in files and environment.
+
+    Raises IopError where it says none.
+    """
+    asked = stack.host(Service.BACKUP).run(["pgbackrest", "help", command, option], timeout=limits.command)
+    found = _TIME_OPTION.search(asked.stdout)
+    if found is None:
+        raise IopError(f"no value of {option} in what was printed: {asked.describe()}")
+    return float(found["value"]) * _UNITS[found["unit"] or "s"]
 
 
 def archived(stack: Restorable, archive_id: str, segment: str, limits: Limits) -> bool:

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 from pytest_iopbackup.cluster import pgbackrest
 from pytest_iopbackup.cluster.lsn import format_lsn, parse_lsn, segment_name
-from pytest_iopbackup.errors import ProofError
+from pytest_iopbackup.errors import GapError, ProofError
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.stack.base import Host, Restorable, Service
 
@@ -49,13 +49,18 @@ class WalOrder:
     endings: tuple[Ending, ...]
     start: int
     end: int
-    """Where the archived WAL ends: the end of its last segment."""
+    """Where the archived WAL ends: the end of its last segment; ``start`` where there is none from there on."""
+    hole: str | None = None
+    """The missing segment at which it ends, though there are later ones."""
 
 
-def read_order(stack: Restorable, since: str, limits: Limits, timeline: int | None = None) -> WalOrder:
+def read_order(
+    stack: Restorable, since: str, limits: Limits, timeline: int | None = None, *, to_hole: bool = False
+) -> WalOrder:
     """Read the archived WAL from the LSN ``since`` on, along ``timeline`` (None: the newest) and its ancestors.
 
-    Raises ProofError where a segment on the way is missing, or cannot be read to its end.
+    Raises GapError where a segment on the way is missing, unless it is read ``to_hole``, as recovery does; ProofError
+    where one cannot be read to its end.
     """
     archive_id = pgbackrest.info(stack, limits).archive_id
     if archive_id is None:
@@ -67,7 +72,7 @@ def read_order(stack: Restorable, since: str, limits: Limits, timeline: int | No
     made = host.run(["mktemp", "-d", "-p", str(stack.places.lock), "wal-XXXXXX"], timeout=limits.command)
     directory = made.stdout.strip()
     try:
-        return _Reader(host, limits, directory, names, lineage).read(parse_lsn(since))
+        return _Reader(host, limits, directory, names, lineage, to_hole).read(parse_lsn(since))
     finally:
         host.run(["rm", "-rf", directory], timeout=limits.command)
 
@@ -82,6 +87,8 @@ class _Reader:
     names: frozenset[str]
     """Segments in the repository, of whatever timeline."""
     lineage: Mapping[int, str | None]
+    to_hole: bool
+    hole: str | None = None
 
     def read(self, since: int) -> WalOrder:
         """Read each timeline from where the one before it was left."""
@@ -91,9 +98,12 @@ class _Reader:
             until = parse_lsn(left_at) if left_at else None
             if until is None or until > at:
                 end = self._fetch_all(timeline, at, until)
-                endings += self._dump(timeline, at, end)
-                at = end
-        return WalOrder(endings=tuple(endings), start=since, end=at)
+                if end > at:
+                    endings += self._dump(timeline, at, end)
+                    at = end
+                if self.hole:
+                    break
+        return WalOrder(endings=tuple(endings), start=since, end=at, hole=self.hole)
 
     @cached_property
     def size(self) -> int:
@@ -112,12 +122,15 @@ class _Reader:
         for number in range(first, last + 1):
             wanted = segment_name(timeline, number, self.size)
             source = self._source(timeline, number)
+            if source is None and self.to_hole:
+                self.hole = wanted
+                return max(since, number * self.size)
             if source is None:
-                raise ProofError(
+                raise GapError(
                     f"WAL segment {wanted} is missing from the repository", hint="recovery would end there, in silence"
                 )
             self._fetch(source, wanted)
-        return until if until is not None else (last + 1) * self.size
+        return until if until is not None else max(since, (last + 1) * self.size)
 
     def _source(self, timeline: int, number: int) -> str | None:
         """Return the segment by its own name or, where the timeline was left in it, by that of a descendant."""

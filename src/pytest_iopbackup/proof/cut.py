@@ -49,6 +49,19 @@ class AtTime:
         return f"{(_time(entry) - self.moment).total_seconds():.6f} s after the mark"
 
 
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """No cut: all that was acknowledged has to be there, as on a disk that is still there."""
+
+    def holds(self, entry: Entry) -> bool | None:
+        """See :class:`Cut`."""
+        return None if entry.outcome is Outcome.INDETERMINATE else entry.outcome is Outcome.ACKNOWLEDGED
+
+    def beyond(self, entry: Entry) -> str:
+        """See :class:`Cut`: nothing is."""
+        return f"and is in the ledger as {entry.outcome.value}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InWal:
     """The commits before a place in WAL, as ``pg_waldump`` reads it: also of those that no client saw the end of."""

@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from pytest_iopbackup.proven import Differing, ProofFacts, RestoreFacts, TableComparison, Verdict
 from pytest_iopbackup.record import BackupFacts, RunRecord, ScenarioRecord, StepRecord
+from pytest_iopbackup.reports.losses import losses
 from pytest_iopbackup.reports.matrix import faults_of, matrix, summary
 from pytest_iopbackup.reports.text import note, number, size
 
@@ -89,6 +90,9 @@ def _scenario(scenario: ScenarioRecord) -> Iterator[str]:
     if left:
         yield f"\n{left} step{'s were' if left > 1 else ' was'} not run."
     yield from _fault(scenario.steps)
+    for step in scenario.steps:
+        if step.crash:
+            yield from losses(step.crash)
     yield from _backups(scenario.steps)
     yield from _restores(scenario.steps)
     yield from _proofs(scenario.steps)
@@ -117,6 +121,13 @@ def _story(scenario: ScenarioRecord) -> Iterator[str]:
         elif step.restore and step.verdict is Verdict.PASSED:
             outage = step.restore.outage_seconds
             yield f"- {step.title.capitalize()}: back after {outage:.1f} s; PostgreSQL: “{step.restore.reached}”."
+        elif step.crash and step.crash.crashes:
+            kills = len(step.crash.crashes)
+            times = "once" if kills == 1 else f"{kills} times"
+            yield (
+                f"- The primary was killed {times} under load. Without its disk at most {max(step.crash.ages):.1f} s "
+                f"of commits were lost, with {step.crash.promised:g} s promised."
+            )
         elif step.operation and step.verdict is Verdict.PASSED:
             yield f"- {step.title}: {step.operation.said}."
         elif step.proof and step.verdict is Verdict.PASSED:

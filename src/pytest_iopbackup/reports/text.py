@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pytest_iopbackup.crashes import CrashFacts, quantile
 from pytest_iopbackup.detection import Answer, FaultFacts
 from pytest_iopbackup.proven import ProofFacts, RestoreFacts
 from pytest_iopbackup.record import BackupFacts, MarkFacts, MistakeFacts, ScheduleFacts, StepRecord, WriteFacts
@@ -23,6 +24,12 @@ def size(count: int) -> str:
 def number(count: int) -> str:
     """Return a count with thin groups: 12 345."""
     return f"{count:,}".replace(",", " ")
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Return the median, the 95th percentile (nearest rank) and the greatest of some figures."""
+    shown = {"p50": quantile(values, 0.5), "p95": quantile(values, 0.95), "max": max(values)}
+    return ", ".join(f"{name} {value:.{digits}f}" for name, value in shown.items())
 
 
 def note(step: StepRecord) -> str:
@@ -69,6 +76,13 @@ def _fault(fault: FaultFacts) -> str:
     return f"{said}{silent} of {len(fault.readings)} signals silent; healed, both restores exact"
 
 
+def _crash(facts: CrashFacts) -> str:
+    return (
+        f"{len(facts.crashes)} crashes; without the disk lost: {spread(facts.ages, 2)} s of {facts.promised:g} "
+        f"promised, {spread(facts.counts, 0)} transactions; with it: none"
+    )
+
+
 def _schedule(schedule: ScheduleFacts) -> str:
     kinds = [backup.type for backup in schedule.taken]
     taken = f"{kinds.count('full')} full and {kinds.count('diff')} differential taken"
@@ -90,6 +104,7 @@ _WORDS: Mapping[str, Callable[[Any], str]] = {
     "mistake": _mistake,
     "restore": _restore,
     "fault": _fault,
+    "crash": _crash,
     "proof": _proof,
     "schedule": _schedule,
     "operation": lambda operation: str(operation.said),

@@ -19,6 +19,7 @@ from pytest_iopbackup.scenario.model import (
     Check,
     Configure,
     Control,
+    Crash,
     Dataset,
     Expect,
     Fault,
@@ -143,7 +144,14 @@ def _action(document: Document, where: Where, verb: str, argument: Any) -> Actio
     if verb == "control":
         wanted = argument["restore"]
         return Control() if isinstance(wanted, str) else Control(wanted["to"], wanted.get("by", "time"))
-    simple = {"write": Write, "mistake": Mistake, "expect": Expect, "schedule": Schedule, "restore-kept": RestoreKept}
+    simple = {
+        "write": Write,
+        "mistake": Mistake,
+        "expect": Expect,
+        "schedule": Schedule,
+        "restore-kept": RestoreKept,
+        "crash": Crash,
+    }
     if verb in simple:
         action: Action = simple[verb](**argument)
         return action

@@ -174,6 +174,21 @@ class Fault:
         return f"fault {self.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """Kill the primary under load, so many times, and see what is lost without its disk, and with it."""
+
+    times: int = 5
+    clients: int = 4
+    archive_timeout: int | None = None
+    """Seconds, set in PostgreSQL meanwhile; None leaves it as it is."""
+
+    @property
+    def title(self) -> str:
+        meanwhile = "" if self.archive_timeout is None else f", archive_timeout {self.archive_timeout} s"
+        return f"crash {self.times} times under {self.clients} clients{meanwhile}"
+
+
 Action: TypeAlias = (
     Backup
     | Write
@@ -189,6 +204,7 @@ Action: TypeAlias = (
     | Control
     | Refuse
     | Fault
+    | Crash
 )
 
 
@@ -228,6 +244,11 @@ class Scenario:
     def is_trial(self) -> bool:
         """Whether it does nothing but try faults: its stack is green in the end, if it passes."""
         return all(isinstance(step.action, Fault) for step in self.steps)
+
+    @property
+    def crashes(self) -> bool:
+        """Whether its server is to crash."""
+        return any(isinstance(step.action, Crash) for step in self.steps)
 
     @property
     def faults(self) -> tuple[str, ...]:

@@ -155,6 +155,12 @@ class Stack(Restorable, Protocol):
     def shelter(self) -> Path:
         """Where :meth:`surgeon` can keep what is to be put back: on none of the stack's volumes that a fault breaks."""
 
+    def kill(self, service: Service) -> None:
+        """Kill every process of a service at once, helpers in the background included, as a crash of its machine does.
+
+        None of them learns of it or writes a last word. Returns when all are gone; well if none runs.
+        """
+
     def freeze(self, service: Service) -> None:
         """Stop all processes of a service where they are, until :meth:`thaw`."""
 
