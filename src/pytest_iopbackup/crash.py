@@ -22,16 +22,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
-from random import Random
 
 from pytest_iopbackup.blame import blame, words
 from pytest_iopbackup.cluster import pgbackrest, restore
-from pytest_iopbackup.cluster.promise import Promise, read_promise
+from pytest_iopbackup.cluster.promise import Promise, draw_moments, read_promise
 from pytest_iopbackup.cluster.recovery import Recovery, await_recovery
 from pytest_iopbackup.cluster.targets import Target
 from pytest_iopbackup.cluster.wal import read_order
 from pytest_iopbackup.crashes import Crash, CrashFacts
-from pytest_iopbackup.dataset.ledger import Outcome
+from pytest_iopbackup.dataset.ledger import Entry, Outcome
 from pytest_iopbackup.drill import Drill, Progress, nothing
 from pytest_iopbackup.errors import GapError, IopError, ProofError
 from pytest_iopbackup.faults.reach import out_of_reach
@@ -39,7 +38,7 @@ from pytest_iopbackup.faults.site import Site
 from pytest_iopbackup.limits import wait_until
 from pytest_iopbackup.proof.cut import Cut, Everything, cut_at
 from pytest_iopbackup.proof.judge import judge, request_ids
-from pytest_iopbackup.proof.loss import Scene, loss
+from pytest_iopbackup.proof.loss import Scene, loss, settle
 from pytest_iopbackup.proven import RestoreFacts, Verdict
 from pytest_iopbackup.record import BackupFacts, WriteFacts
 from pytest_iopbackup.stack.base import Restorable, Service
@@ -63,19 +62,6 @@ class Plan:
     """Seconds of writing before each crash; none are drawn by the drill's seed."""
 
 
-def draw_moments(seed: int, times: int, promised: float) -> tuple[float, ...]:
-    """Draw when to crash: evenly up to twice what is promised, in random order, the last part never left out.
-
-    A crash that comes within that time could not lose more than is promised, whatever the archive does.
-    """
-    rng = Random(f"{seed}/crashes")  # noqa: S311 - reproducible, not secret
-    width = 2 * promised / times
-    drawn = [rng.uniform(width * part, width * (part + 1)) for part in range(times)]
-    drawn[-1] = max(drawn[-1], rng.uniform(1.1, 2) * promised)
-    rng.shuffle(drawn)
-    return tuple(drawn)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Restored:
     """What came back without the disk."""
@@ -96,6 +82,8 @@ class Crashes:
         self._promise = Promise(seconds=0, words="not known", backup_every=0, settings={})
         self._seeded: frozenset[str] = frozenset()
         self._crashes: list[Crash] = []
+        self._settled: dict[str, Entry] = {}
+        """Transactions whose end no client saw, by request: how they have ended, as crash recovery left it."""
 
     def run(self) -> CrashFacts:
         """Crash, restore and start again, so many times.
@@ -169,8 +157,7 @@ class Crashes:
         self._promise = read_promise(self._stack, self._drill.variables, self._limits)
         with self._stack.connect(autocommit=False) as connection:
             self._seeded = request_ids(connection) - {entry.request_id for entry in self._drill.entries()}
-        drawn = draw_moments(self._drill.seed, self._plan.times, self._promise.seconds)
-        return self._plan.moments or drawn
+        return self._plan.moments or draw_moments(self._drill.seed, self._plan.times, self._promise.seconds)
 
     def _crash(self, after: float, reached: Callable[[str], None]) -> None:
         reached(STAGES[0])
@@ -206,7 +193,7 @@ class Crashes:
 
     def _kill_under_load(self, after: float) -> Scene:
         """Let the clients write, and kill the server so many seconds after their first commit. Raises ProofError."""
-        since = self._settle()
+        since = self._archive_all()
         before, size = len(self._drill.entries()), self._drill.ledger.size()
         with ThreadPoolExecutor(1) as pool:
             writing = pool.submit(self._drill.write, _ENDLESS, self._plan.clients)
@@ -218,7 +205,7 @@ class Crashes:
                 self._stack.kill(Service.DATABASE)
                 moment, at = datetime.now(timezone.utc), time.monotonic()
             writing.result()
-        scene = Scene(since=since, moment=moment, after=at - first, entries=self._drill.entries(), before=before)
+        scene = Scene(since=since, moment=moment, after=at - first, entries=self._entries(), before=before)
         if not killed_under_way or not scene.in_flight:
             raise ProofError(
                 "no transaction was in flight when the server was killed",
@@ -226,7 +213,10 @@ class Crashes:
             )
         return scene
 
-    def _settle(self) -> str:
+    def _entries(self) -> tuple[Entry, ...]:
+        return tuple(self._settled.get(entry.request_id, entry) for entry in self._drill.entries())
+
+    def _archive_all(self) -> str:
         """End the WAL segment and wait for it in the repository; return the LSN from which on nothing is archived."""
         pgbackrest.await_archived(self._stack, self._site.switch_wal(), self._limits)
         return str(self._site.sql("SELECT pg_current_wal_insert_lsn()")[0][0])
@@ -265,7 +255,10 @@ class Crashes:
         except IopError as error:
             error.message = f"started again on its disk: {error.message}"
             raise
-        return recovery, sum(entry.request_id in present for entry in scene.recent(Outcome.INDETERMINATE))
+        with self._stack.connect() as connection:
+            settled = settle(scene, present, connection)
+        self._settled.update(settled)
+        return recovery, sum(entry.outcome is Outcome.ACKNOWLEDGED for entry in settled.values())
 
     def _require(self, where: Restorable, scene: Scene, cut: Cut) -> frozenset[str]:
         """Return which requests are there; raises IopError where one is missing that a cut leaves, or is too many."""
@@ -279,7 +272,7 @@ class Crashes:
 
     def _require_archived(self, scene: Scene) -> None:
         """Demand that the archive has caught up: every acknowledged commit is in its WAL, without a hole."""
-        self._settle()
+        self._archive_all()
         try:
             order = read_order(self._stack, scene.since, self._limits)
         except GapError as error:

@@ -63,11 +63,12 @@ def test_a_path_that_is_not_there_names_where_it_was_looked_for(project: Project
         ("title:", "titel:", 2, "did you mean 'title'?"),
         ("  - mark: here\n", "", 4, "no step above defines mark 'here'"),
         ("steps:\n  - mark: here\n  - expect: {rows: here}\n", "", 1, "'steps' is missing"),
+        ("mark: here", "crash: {times: many}", 4, "'many' is not a whole number"),
         ("  - mark: here", "\t- mark: here", 4, "YAML is indented with spaces; this line holds a tab"),
         ("{rows: here}", "{rows: here", 6, "expected ',' or '}'"),
         (GOOD, "", 1, "the file is empty"),
     ],
-    ids=["type", "key", "mark", "steps", "tab", "brace", "empty"],
+    ids=["type", "key", "mark", "steps", "crash", "tab", "brace", "empty"],
 )
 def test_a_malformed_scenario_is_named_with_its_line_and_nothing_runs(
     project: Project, old: str, new: str, line: int, words: str

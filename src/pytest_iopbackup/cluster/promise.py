@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from random import Random
 
 from pytest_iopbackup.cluster import pgbackrest
 from pytest_iopbackup.errors import IopError
@@ -60,3 +61,16 @@ def read_promise(stack: Stack, variables: Mapping[str, str], limits: Limits) -> 
         raise IopError("archive_timeout is 0: nothing is promised", hint="set archive_timeout, 60 seconds for example")
     every = float(variables.get(_BACKUP_EVERY, _EVERY_HOUR))
     return Promise(seconds=seconds, words=words, backup_every=every, settings=settings)
+
+
+def draw_moments(seed: int, times: int, promised: float) -> tuple[float, ...]:
+    """Draw when to crash: evenly up to one and a half of what is promised, in random order, one beyond it for certain.
+
+    A crash that comes within what is promised could not lose more, whatever the archive does.
+    """
+    rng = Random(f"{seed}/crashes")  # noqa: S311 - reproducible, not secret
+    width = 1.5 * promised / times
+    drawn = [rng.uniform(width * part, width * (part + 1)) for part in range(times)]
+    drawn[-1] = max(drawn[-1], rng.uniform(1.1, 1.5) * promised)
+    rng.shuffle(drawn)
+    return tuple(drawn)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pytest_iopbackup.dataset.ledger import Entry, Outcome
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.difference import EXAMPLES
+from pytest_iopbackup.proof.session import Connection
 from pytest_iopbackup.proven import Differing
 
 
@@ -38,6 +39,23 @@ class Scene:
         """How many transactions were under way: their clients lost the server inside COMMIT, or before it was sent."""
         interrupted = [entry for entry in self.recent(Outcome.ROLLED_BACK) if entry.xid is None]
         return len(interrupted) + len(self.recent(Outcome.INDETERMINATE))
+
+
+def settle(scene: Scene, present: Set[str], connection: Connection) -> Mapping[str, Entry]:
+    """Return how the writing's transactions have ended whose end no client saw, by request: for good, from now on.
+
+    ``connection`` is to the server after crash recovery, where ``present`` are there. What it has not found committed
+    never will be: it may use such a transaction's xid again, for another one.
+    """
+    settled: dict[str, Entry] = {}
+    for entry in scene.recent(Outcome.INDETERMINATE):
+        found = replace(entry, outcome=Outcome.ROLLED_BACK)
+        if entry.request_id in present:
+            asked = "SELECT pg_current_wal_insert_lsn()::text, pg_xact_commit_timestamp(%s::text::xid8::xid)"
+            ((lsn, time),) = connection.execute(asked, [str(entry.xid)]).fetchall()
+            found = replace(entry, outcome=Outcome.ACKNOWLEDGED, lsn=lsn, time=time)
+        settled[entry.request_id] = found
+    return settled
 
 
 def loss(scene: Scene, present: Set[str]) -> tuple[Differing, float]:
