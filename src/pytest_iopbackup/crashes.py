@@ -11,6 +11,18 @@ from pytest_iopbackup.proven import Differing, RestoreFacts, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CrashPlan:
+    """How often to crash, and when."""
+
+    times: int = 5
+    clients: int = 4
+    archive_timeout: int | None = None
+    """Seconds, set in PostgreSQL meanwhile; None leaves it as it is."""
+    moments: Sequence[float] = ()
+    """Seconds of writing before each crash; none are drawn by the drill's seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Crash:
     """One crash: restored without the primary's disk, then started again with it."""
 

@@ -10,7 +10,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from pytest_iopbackup.blame import blame, words
-from pytest_iopbackup.crash import Crashes, Plan
+from pytest_iopbackup.crash import Crashes
+from pytest_iopbackup.crashes import CrashPlan
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import IopError
 from pytest_iopbackup.progress import Narrator
@@ -194,7 +195,7 @@ def _fault(drill: Drill, action: model.Fault) -> dict[str, Any]:
 
 
 def _crash(drill: Drill, action: model.Crash) -> dict[str, Any]:
-    plan = Plan(times=action.times, clients=action.clients, archive_timeout=action.archive_timeout)
+    plan = CrashPlan(times=action.times, clients=action.clients, archive_timeout=action.archive_timeout)
     return {"crash": Crashes(drill, plan).run()}
 
 

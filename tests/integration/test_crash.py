@@ -13,8 +13,8 @@ import pytest
 
 from pytest_iopbackup.cluster.lsn import parse_lsn, segment_name
 from pytest_iopbackup.cluster.pgbackrest import info
-from pytest_iopbackup.crash import Crashes, Plan
-from pytest_iopbackup.crashes import CrashFacts
+from pytest_iopbackup.crash import Crashes
+from pytest_iopbackup.crashes import CrashFacts, CrashPlan
 from pytest_iopbackup.dataset.ledger import Outcome
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import HealError, IopError
@@ -37,7 +37,7 @@ PROMISED = 4.0
 
 
 def crashed(drill: Drill, *moments: float) -> CrashFacts:
-    return Crashes(drill, Plan(clients=3, archive_timeout=2, moments=moments)).run()
+    return Crashes(drill, CrashPlan(clients=3, archive_timeout=2, moments=moments)).run()
 
 
 def after_the_start(drill: Drill, act: Callable[[], None]) -> threading.Thread:
@@ -175,7 +175,7 @@ def test_a_repository_that_misses_a_segment_loses_more_than_promised(
     assert facts.verdict is Verdict.FAILED
     assert re.search(
         r"crash 1: \d+ acknowledged transactions lost .* more than the 4 s promised .*; WAL segment (\w{24}) is "
-        r"missing from the repository; and crash 2: the archive has caught up, but WAL segment \1 is missing",
+        r"missing from the repository; and crash 1: the archive has caught up, but WAL segment \1 is missing",
         facts.trouble or "",
     ), facts.trouble
     assert facts.crashes[0].hole is not None
@@ -192,7 +192,7 @@ def test_a_hole_within_the_promise_is_no_less_a_failure(iop_stack: Drill, monkey
     assert facts.crashes[0].oldest <= PROMISED
     assert facts.verdict is Verdict.FAILED
     assert re.fullmatch(
-        r"(?s)crash 2: the archive has caught up, but WAL segment \w{24} is missing from the repository\nHINT: .*",
+        r"(?s)crash 1: the archive has caught up, but WAL segment \w{24} is missing from the repository\nHINT: .*",
         facts.trouble or "",
     ), facts.trouble
 
@@ -238,7 +238,7 @@ def test_a_repository_on_the_primarys_own_disk_is_no_repository(iop_stack: Drill
     assert facts.verdict is Verdict.FAILED
     assert (facts.trouble or "").startswith("crash 1: restored without the primary's disk: ")
     assert facts.crashes == ()
-    assert (places.data / "PG_VERSION").exists()  # given back all the same
+    assert (places.data / "global" / "pg_control").exists()  # given back all the same
 
 
 def test_a_server_that_does_not_write_through_is_refused_before_anything_dies(iop_stack: Drill) -> None:
@@ -270,14 +270,16 @@ def test_a_data_directory_out_of_reach_comes_back_whatever_happens(iop_stack: Dr
     data = iop_stack.stack.places.data
     iop_stack.stack.stop(Service.DATABASE)
     site = Site(iop_stack.stack, iop_stack.limits)
+    before = {path.name for path in data.iterdir()}
 
     def fail_without_it() -> None:
         with out_of_reach(site):
-            assert not data.exists()
+            assert [path.name for path in data.iterdir()] == ["PG_VERSION"]
             raise IopError("in between")
 
     with pytest.raises(IopError, match="in between"):
         fail_without_it()
-    assert (data / "PG_VERSION").exists()
+    assert {path.name for path in data.iterdir()} == before
+    assert not data.with_name("data.out-of-reach").exists()
     with pytest.raises(HealError, match=r"cannot be moved back to .*data"), out_of_reach(site):
-        (data / "full").mkdir(parents=True)
+        (data / "base" / "in-the-way").mkdir(parents=True)

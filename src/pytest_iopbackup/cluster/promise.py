@@ -17,7 +17,7 @@ _DEMANDED: Mapping[str, frozenset[str]] = {
     "synchronous_commit": frozenset({"on", "local", "remote_write", "remote_apply"}),
     "archive_mode": frozenset({"on", "always"}),
 }
-_TOLD = ("archive_timeout", "wal_sync_method", "wal_segment_size")
+_TOLD = ("archive_timeout", "checkpoint_timeout", "wal_sync_method", "wal_segment_size")
 _RPO = "IOP_RPO"
 _BACKUP_EVERY, _EVERY_HOUR = "DATABASE_BACKUP_FREQUENCY", "3600"
 

@@ -24,7 +24,10 @@ def losses(facts: CrashFacts) -> Iterator[str]:
     )
     if facts.settings:
         settings = ", ".join(f"`{name} = {value}`" for name, value in facts.settings.items())
-        yield f"The server ran with {settings}.\n"
+        yield (
+            f"The server ran with {settings}. Before each crash its checkpointer was woken: after crash recovery "
+            "PostgreSQL may leave `archive_timeout` out of force for as long as `checkpoint_timeout`.\n"
+        )
     if not facts.crashes:
         return
     rows = [_row(position, crash) for position, crash in enumerate(facts.crashes, 1)]

@@ -16,8 +16,7 @@ from test_runner import Stage
 
 from pytest_iopbackup import runner
 from pytest_iopbackup.cluster.promise import draw_moments
-from pytest_iopbackup.crash import Plan
-from pytest_iopbackup.crashes import CrashFacts, quantile
+from pytest_iopbackup.crashes import CrashFacts, CrashPlan, quantile
 from pytest_iopbackup.dataset.ledger import Entry, Outcome
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import ProofError
@@ -136,7 +135,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: CrashFacts) -> t
     asked: list[object] = []
 
     class Scripted:
-        def __init__(self, _drill: Drill, plan: Plan) -> None:
+        def __init__(self, _drill: Drill, plan: CrashPlan) -> None:
             asked.append(plan)
 
         def run(self) -> CrashFacts:
@@ -151,7 +150,7 @@ def test_crashes_that_kept_their_promise_prove_a_scenario(tmp_path: Path, monkey
     record, asked = run(tmp_path, monkeypatch, CRASHES)
     assert (record.verdict, record.reason) == (Verdict.PASSED, None)
     assert record.steps[0].crash == CRASHES
-    assert asked == [Plan(times=2, clients=3, archive_timeout=2)]
+    assert asked == [CrashPlan(times=2, clients=3, archive_timeout=2)]
 
 
 @pytest.mark.parametrize("verdict", [Verdict.FAILED, Verdict.UNKNOWN])
