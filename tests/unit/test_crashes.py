@@ -12,12 +12,15 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_reports import run as run_record
+from test_reports import scenario
 from test_runner import Stage
 
 from pytest_iopbackup import runner
 from pytest_iopbackup.cluster.promise import draw_moments
 from pytest_iopbackup.crashes import CrashFacts, CrashPlan, quantile
 from pytest_iopbackup.dataset.ledger import Entry, Outcome
+from pytest_iopbackup.dataset.spec import DatasetSpec
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.cut import Everything
@@ -25,7 +28,10 @@ from pytest_iopbackup.proof.loss import Scene, loss, settle
 from pytest_iopbackup.proof.session import Connection
 from pytest_iopbackup.proven import Differing, Verdict
 from pytest_iopbackup.record import ScenarioRecord, StepRecord
+from pytest_iopbackup.relay import wanted_by
 from pytest_iopbackup.reports.losses import losses
+from pytest_iopbackup.reports.markdown import to_markdown
+from pytest_iopbackup.reports.table import run_table
 from pytest_iopbackup.reports.text import note
 from pytest_iopbackup.scenario import model
 from scripted import CRASH, CRASHES, NOON
@@ -185,3 +191,24 @@ def test_crashes_are_told_on_one_line_and_in_a_table() -> None:
     ):
         assert words in text
     assert "### Crashes" in "\n".join(losses(replace(CRASHES, crashes=(), verdict=Verdict.FAILED, trouble="no")))
+
+
+def test_the_tables_and_the_story_tell_the_greatest_loss_and_the_promise() -> None:
+    step = StepRecord(
+        number=1, verb="crash", title="crash", line=1, started=NOON, seconds=1, verdict=Verdict.PASSED, crash=CRASHES
+    )
+    record = run_record(scenario(step, name="crash"))
+    assert run_table(record).splitlines()[2].endswith("2 crashes, lost with the disk: 1.5 s at most, 5 promised")
+    text = to_markdown(record)
+    assert "killed 2 times under load. Without its disk at most 1.5 s of commits were lost, with 5 s promised." in text
+    assert "### Crashes" in text
+
+
+def test_a_scenario_that_crashes_gets_a_server_that_writes_through() -> None:
+    def durable(*actions: model.Action) -> bool:
+        steps = tuple(model.Step("x", action, 1) for action in actions)
+        one = model.Scenario(name="x", title="x", path=Path("x.yaml"), steps=steps)
+        return wanted_by(one, "local", DatasetSpec(seed=1, users=20), {}).durable
+
+    assert durable(model.Check(), model.Crash(times=2))
+    assert not durable(model.Check())
