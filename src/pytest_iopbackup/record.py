@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from pytest_iopbackup.detection import FaultFacts
+from pytest_iopbackup.points import PointsFacts
 from pytest_iopbackup.proven import ProofFacts, RestoreFacts, Verdict
 
 SCHEMA_VERSION = 1
@@ -128,6 +129,7 @@ class StepRecord:
     """Of each kept backup, the newest first."""
     operation: OperationFacts | None = None
     fault: FaultFacts | None = None
+    points: PointsFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

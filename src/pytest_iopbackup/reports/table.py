@@ -83,6 +83,8 @@ def _proven(scenario: ScenarioRecord) -> str:
     if scenario.verdict is not Verdict.PASSED:
         return _cut(_first_line(scenario.reason))
     proofs = [step.proof for step in scenario.steps if step.proof]
+    if not proofs:
+        return _cut("; ".join(note(step) for step in scenario.steps if step.points))
     parts = [
         (_range([proof.rows for proof in proofs]), "rows"),
         (_range([len(proof.tables) for proof in proofs]), "tables"),
