@@ -149,7 +149,7 @@ class Crashes:
         """Learn what is promised and what was there before the workload; return when to crash."""
         self._promise = read_promise(self._stack, self._drill.variables, self._limits)
         with self._stack.connect(autocommit=False) as connection:
-            self._seeded = request_ids(connection) - {entry.request_id for entry in self._drill.entries()}
+            self._seeded = request_ids(connection) - {entry.request_id for entry in self._drill.history.entries()}
         return self._plan.moments or draw_moments(self._drill.seed, self._plan.times, self._promise.seconds)
 
     def _crash(self, after: float, reached: Callable[[str], None]) -> None:
@@ -187,7 +187,7 @@ class Crashes:
     def _kill_under_load(self, after: float) -> Scene:
         """Let the clients write, and kill the server so many seconds after their first commit. Raises ProofError."""
         since = self._archive_all()
-        before, size = len(self._drill.entries()), self._drill.ledger.size()
+        before, size = len(self._drill.history.entries()), self._drill.ledger.size()
         with ThreadPoolExecutor(1) as pool:
             writing = pool.submit(self._drill.write, _ENDLESS, self._plan.clients)
             try:
@@ -207,7 +207,7 @@ class Crashes:
         return scene
 
     def _entries(self) -> tuple[Entry, ...]:
-        return tuple(self._settled.get(entry.request_id, entry) for entry in self._drill.entries())
+        return tuple(self._settled.get(entry.request_id, entry) for entry in self._drill.history.entries())
 
     def _archive_all(self) -> str:
         """End the WAL segment and wait for it in the repository; return the LSN from which on nothing is archived.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_iopbackup.cluster import checks, operate, pgbackrest, restore, schedule, targets
 from pytest_iopbackup.cluster.lsn import parse_lsn
-from pytest_iopbackup.dataset.ledger import Entry, Ledger, Outcome
+from pytest_iopbackup.dataset.ledger import Ledger, Outcome
 from pytest_iopbackup.dataset.workload import WorkloadSpec, run_workload
 from pytest_iopbackup.errors import IopError, UsageError
 from pytest_iopbackup.faults.base import Fault, injected
@@ -71,7 +71,7 @@ class Drill:
         """Variables of the deployed system that differ from their defaults."""
         self.faults: Mapping[str, type[Fault]] = faults or {}
         """What can be broken on purpose, by name."""
-        self._history = History(evidence)
+        self.history = History(evidence)
         self.progress: Progress = nothing
         self.failed = False
         """Whether what ran on it did not pass: ``--iop-keep=failed`` then leaves the stack's directory."""
@@ -81,12 +81,13 @@ class Drill:
         """The trials before, on the same stack."""
         self.writes = writes
         """How often the workload has written to its database."""
-        self._seeded: frozenset[str] | None = None
+        self.seeded: frozenset[str] | None = None
+        """Requests in the database before the workload first wrote."""
 
     @property
     def ledger(self) -> Ledger:
         """What the workload committed, kept outside the database."""
-        return self._history.ledger
+        return self.history.ledger
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """Connect to the application's database as superuser, in autocommit mode."""
@@ -97,17 +98,17 @@ class Drill:
 
         Raises UsageError for a name used before.
         """
-        self._history.require_new_backup(name)
+        self.history.require_new_backup(name)
         facts = pgbackrest.backup(self.stack, kind, self.limits, self.progress)
         if name is not None:
-            self._history.add_backup(name, facts)
+            self.history.add_backup(name, facts)
         return facts
 
     def write(self, transactions: int, clients: int = 4) -> WriteFacts:
         """Let the workload commit ``transactions``, and keep them in the ledger; clients that lose the server stop."""
-        if self._seeded is None:
+        if self.seeded is None:
             with self.stack.connect() as connection:
-                self._seeded = request_ids(connection)
+                self.seeded = request_ids(connection)
         self.writes += 1
         spec = WorkloadSpec(seed=self.seed, number=self.writes, transactions=transactions, clients=clients)
         stats = run_workload(self.stack.connect, spec, self.ledger, self.progress)
@@ -118,14 +119,14 @@ class Drill:
 
         Not ``settled``, it can be taken while nothing is archived; :meth:`settle` waits until it can be restored to.
         """
-        place = self._history.place_for_mark(name)
+        place = self.history.place_for_mark(name)
         mark = take_mark(self.stack, name, place, self.limits, self.progress, settled=settled)
-        self._history.add_mark(mark)
+        self.history.add_mark(mark)
         return mark.facts
 
     def settle(self, mark: str) -> None:
         """Wait until all WAL that a restore to a mark needs is in the repository. Raises DeadlineError."""
-        pgbackrest.await_archived(self.stack, self._history.mark(mark).segment, self.limits)
+        pgbackrest.await_archived(self.stack, self.history.mark(mark).segment, self.limits)
 
     def mistake(self, statement: str) -> MistakeFacts:
         """Run SQL that a human should not have run. Raises UsageError when it hit no row: that hurts nobody."""
@@ -148,9 +149,9 @@ class Drill:
         Without arguments, to the end of the archived WAL. Raises TargetError before anything was touched for a target
         that cannot be reached, RecoveryError when PostgreSQL refuses.
         """
-        target = self._history.target(mark, by, value, backup)
+        target = self.history.target(mark, by, value, backup)
         facts = restore.restore(self.stack, target, self.limits, files=self.progress, replay=self.progress)
-        self._history.give_up(target, mark, facts)
+        self.history.give_up(target, mark, facts)
         return facts
 
     def rehearse(
@@ -161,7 +162,7 @@ class Drill:
         ``by`` default restores to the end of the archived WAL; the mark then says what has to be there. ``base`` is the
         label of the backup to begin with; without it, the newest that will do.
         """
-        target = replace(self._history.target(None if by == "default" else mark, by), backup_set=base)
+        target = replace(self.history.target(None if by == "default" else mark, by), backup_set=base)
         copy = self.stack.copy()
         try:
             facts = restore.restore(copy, target, limits or self.limits, resume=())
@@ -175,7 +176,7 @@ class Drill:
         The backup worker rests meanwhile, so that it expires none of them. Returns the restores and the last proof,
         or those until the first proof that did not pass. Raises UsageError for a backup older than the mark.
         """
-        moment = self._history.mark(mark).facts.time
+        moment = self.history.mark(mark).facts.time
         self.stack.stop(Service.BACKUP)
         kept = pgbackrest.info(self.stack, self.limits).backups
         older = [backup.label for backup in kept if backup.stopped < moment]
@@ -209,9 +210,9 @@ class Drill:
 
     def control_restore(self, mark: str | None = None, by: str = "time") -> OperationFacts:
         """Restore with the operators' ``control.sh``: to a mark, or to the end of the archived WAL."""
-        target = self._history.target(mark, by if mark else "default")
+        target = self.history.target(mark, by if mark else "default")
         facts = operate.restore(self.stack, target, self.limits)
-        self._history.give_up(target, mark)
+        self.history.give_up(target, mark)
         return facts
 
     def refuse_wrong_tokens(self) -> OperationFacts:
@@ -220,13 +221,13 @@ class Drill:
 
     def prove(self, mark: str, on: Restorable | None = None) -> ProofFacts:
         """Compare the database, or a copy, with a mark and with the ledger; returns what was found, good or bad."""
-        expected = self._history.mark(mark)
+        expected = self.history.mark(mark)
         with (on or self.stack).connect(autocommit=False) as connection:
             found = compare(expected.capture, connection, self.progress)
             judgement = None
-            if self._seeded is not None:
+            if self.seeded is not None:
                 judgement = judge(
-                    self._history.entries(mark), AtTime(expected.facts.time), connection, seeded=self._seeded
+                    self.history.entries(mark), AtTime(expected.facts.time), connection, seeded=self.seeded
                 )
         return ProofFacts(
             mark=mark,
@@ -247,16 +248,12 @@ class Drill:
             raise AssertionError(f"{outcome.value}: {reason}\n{describe(facts)}")
         return facts
 
-    def entries(self) -> tuple[Entry, ...]:
-        """Return the ledger as of now: what restores gave up counts as rolled back."""
-        return self._history.entries()
-
     def committed_between(self, mark: str, backup: BackupFacts) -> tuple[str, ...]:
         """Name the transactions acknowledged after a mark and before a backup's end, by the ledger."""
-        after = parse_lsn(self._history.mark(mark).facts.lsn)
+        after = parse_lsn(self.history.mark(mark).facts.lsn)
         return tuple(
             f"{entry.request_id} at {entry.lsn}"
-            for entry in self._history.entries(mark)
+            for entry in self.history.entries(mark)
             if entry.outcome is Outcome.ACKNOWLEDGED
             and entry.lsn is not None
             and after < parse_lsn(entry.lsn) <= parse_lsn(backup.stop_lsn)

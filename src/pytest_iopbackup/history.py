@@ -58,6 +58,11 @@ class History:
         """Return a mark. Raises UsageError, with the nearest name."""
         return _known("mark", name, self._marks).point
 
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """All marks, in the order in which they were taken."""
+        return tuple(marked.point for marked in self._marks.values())
+
     def require_new_backup(self, name: str | None) -> None:
         """Raise UsageError for a name used before."""
         if name in self._backups:

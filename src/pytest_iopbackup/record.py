@@ -11,6 +11,7 @@ from datetime import datetime
 
 from pytest_iopbackup.crashes import CrashFacts
 from pytest_iopbackup.detection import FaultFacts
+from pytest_iopbackup.points import PointsFacts
 from pytest_iopbackup.proven import ProofFacts, RestoreFacts, Verdict
 
 SCHEMA_VERSION = 1
@@ -130,6 +131,7 @@ class StepRecord:
     operation: OperationFacts | None = None
     fault: FaultFacts | None = None
     crash: CrashFacts | None = None
+    points: PointsFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

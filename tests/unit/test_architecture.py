@@ -20,6 +20,7 @@ NAME = PACKAGE.name
 LAYERS = (
     {"__init__", "errors", "names", "resources"},
     {"proven"},
+    {"points"},
     {"detection", "crashes"},
     {"blame", "limits", "record", "scenario", "progress"},
     {"stack", "reports"},
@@ -29,7 +30,7 @@ LAYERS = (
     {"faults", "signals"},
     {"history", "relay"},
     {"drill"},
-    {"trial", "crash"},
+    {"trial", "everywhere", "crash"},
     {"runner"},
     {"session"},
     {"registry", "options"},
@@ -46,6 +47,7 @@ LEAVES = {
     "limits",
     "proven",
     "crashes",
+    "points",
     "detection",
     "record",
     "scenario",
@@ -160,7 +162,7 @@ def test_no_part_is_imported_in_a_circle() -> None:
 
 def test_reports_are_made_of_records_alone() -> None:
     targets = {target_part(found) for found in OURS if found.part == "reports"}
-    assert targets <= {"record", "crashes", "detection", "proven", "errors", "reports"}
+    assert targets <= {"record", "crashes", "detection", "points", "proven", "errors", "reports"}
 
 
 def test_only_pytests_side_knows_pytest() -> None:

@@ -185,3 +185,9 @@ def test_a_later_target_never_leaves_less(data: st.DataObject) -> None:
         return {one.xid for one in endings if one.committed} if found is None else set(found.kept)
 
     assert left(first) <= left(second)
+
+
+def test_behind_the_last_record_no_lsn_is_reached() -> None:
+    order = replace(ORDER, last=0x7000)
+    assert kept(Target(by=By.LSN, value=format_lsn(0x7000)), order) == [10, 11, 12, 14]
+    assert kept(Target(by=By.LSN, value=format_lsn(0x7001)), order) is None

@@ -60,10 +60,19 @@ def test_a_crash_takes_its_numbers_and_makes_the_scenario_one_that_crashes(tmp_p
     assert model.Crash(times=2).title == "crash 2 times under 4 clients"
 
 
+def test_sweeps_and_targets_are_read(tmp_path: Path) -> None:
+    steps = "  - mark: there\n  - targets: every\n  - sweep: {points: 5}\n  - sweep: {points: 7, workers: 2}\n"
+    *_, targets, one, two = load_scenario(write(tmp_path, GOOD + steps)).steps
+    assert [targets.action, one.action, two.action] == [model.Targets(), model.Sweep(5), model.Sweep(7, 2)]
+    assert two.action.title == "sweep: 7 random recovery points, 2 side by side"
+
+
 @pytest.mark.parametrize("path", sorted(resources.scenarios().rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_scenario_that_comes_with_the_package_is_valid_and_proves_something(path: Path) -> None:
     scenario = load_scenario(path)
-    assert any(isinstance(step.action, (model.Expect, model.Fault)) for step in scenario.steps)
+    assert any(
+        isinstance(step.action, (model.Expect, model.Fault, model.Targets, model.Sweep)) for step in scenario.steps
+    )
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ _ENDING = re.compile(
     r"rmgr: Transaction .*tx: +(?P<tx>\d+), lsn: (?P<lsn>\S+), prev (?P<prev>[0-9A-F/]+), desc: "
     r"(?P<kind>COMMIT|ABORT)(?:_PREPARED (?P<prepared>\d+):)? (?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}) UTC"
 )
+_RECORD = re.compile(r"^rmgr: .*?, lsn: ([0-9A-F/]+), prev ", re.MULTILINE)
 _SEGMENT = re.compile(r"(?:.*/)?([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?")
 _STOPPED = re.compile(r'error in WAL record at (?P<lsn>[0-9A-F/]+)|could not find file "(?P<segment>[0-9A-F]{24})"')
 
@@ -50,6 +51,8 @@ class WalOrder:
     start: int
     end: int
     """Where the archived WAL ends: the end of its last segment; ``start`` where there is none from there on."""
+    last: int | None = None
+    """Where the last record begins, behind which there is nothing to stop at; None where that was not read."""
     hole: str | None = None
     """The missing segment at which it ends, though there are later ones."""
 
@@ -103,7 +106,10 @@ class _Reader:
                     at = end
                 if self.hole:
                     break
-        return WalOrder(endings=tuple(endings), start=since, end=at, hole=self.hole)
+        last = None
+        if at > since and self.hole is None:
+            last = self._last(max(self.lineage), max([at - self.size, since, *(one.lsn for one in endings)]), at)
+        return WalOrder(endings=tuple(endings), start=since, end=at, last=last, hole=self.hole)
 
     @cached_property
     def size(self) -> int:
@@ -145,21 +151,13 @@ class _Reader:
         self.host.run(["pgbackrest", "archive-get", source, path], timeout=self.limits.command)
         return path
 
-    def _dump(self, timeline: int, since: int, until: int) -> Iterator[Ending]:
-        """Yield the endings between two places.
+    def _last(self, timeline: int, since: int, until: int) -> int | None:
+        found = _RECORD.findall(self._records(timeline, since, until))
+        return parse_lsn(found[-1]) if found else None
 
-        The last record of the last segment may go on in the next one, which is not there yet.
-        """
-        argv = ["pg_waldump", f"--path={self.directory}", f"--timeline={timeline}", "--rmgr=Transaction"]
-        argv += [f"--start={format_lsn(since)}", f"--end={format_lsn(until)}"]
-        result = self.host.run(argv, timeout=self.limits.command, check=False, env={"TZ": "UTC"})
-        if result.exit_code != 0:
-            stopped = _STOPPED.search(result.stderr)
-            in_last = stopped and stopped["lsn"] and parse_lsn(stopped["lsn"]) >= until - self.size
-            behind = stopped and stopped["segment"] == segment_name(timeline, -(-until // self.size), self.size)
-            if not (in_last or behind):
-                raise ProofError(f"the archived WAL of timeline {timeline} cannot be read: {result.describe()}")
-        for match in _ENDING.finditer(result.stdout):
+    def _dump(self, timeline: int, since: int, until: int) -> Iterator[Ending]:
+        """Yield the endings between two places."""
+        for match in _ENDING.finditer(self._records(timeline, since, until, "--rmgr=Transaction")):
             lsn = parse_lsn(match["lsn"])
             if since <= lsn < until:
                 yield Ending(
@@ -170,3 +168,19 @@ class _Reader:
                     lsn=lsn,
                     previous=parse_lsn(match["prev"]),
                 )
+
+    def _records(self, timeline: int, since: int, until: int, *options: str) -> str:
+        """Return ``pg_waldump``'s lines between two places.
+
+        The last record of the last segment may go on in the next one, which is not there yet.
+        """
+        argv = ["pg_waldump", f"--path={self.directory}", f"--timeline={timeline}", *options]
+        argv += [f"--start={format_lsn(since)}", f"--end={format_lsn(until)}"]
+        result = self.host.run(argv, timeout=self.limits.command, check=False, env={"TZ": "UTC"})
+        if result.exit_code != 0:
+            stopped = _STOPPED.search(result.stderr)
+            in_last = stopped and stopped["lsn"] and parse_lsn(stopped["lsn"]) >= until - self.size
+            behind = stopped and stopped["segment"] == segment_name(timeline, -(-until // self.size), self.size)
+            if not (in_last or behind):
+                raise ProofError(f"the archived WAL of timeline {timeline} cannot be read: {result.describe()}")
+        return result.stdout

@@ -74,6 +74,8 @@ class InWal:
     """Commits before the place, by xid."""
     later: Mapping[int, Ending]
     """Commits behind it, by xid."""
+    stop: int
+    """How many transactions end before the place, in the WAL that was read."""
 
     def holds(self, entry: Entry) -> bool | None:
         """See :class:`Cut`. A transaction that is nowhere in the WAL has not been archived, or was given up."""
@@ -104,7 +106,7 @@ def cut_at(order: WalOrder, target: Target, base: BackupFacts) -> InWal | None:
     if count is None:
         return None
     kept, later = order.endings[:count], order.endings[count:]
-    return InWal(target=target.describe(), start=order.start, kept=_commits(kept), later=_commits(later))
+    return InWal(target=target.describe(), start=order.start, kept=_commits(kept), later=_commits(later), stop=count)
 
 
 def _stop(order: WalOrder, target: Target, base: BackupFacts) -> int | None:
@@ -124,6 +126,8 @@ def _stop(order: WalOrder, target: Target, base: BackupFacts) -> int | None:
     count = replayed + sum(1 for _ in takewhile(goes_on, endings[replayed:]))
     if target.by is By.TIME:
         return count if count < len(endings) else None
+    if target.by is By.LSN and order.last is not None:
+        return count if _place(target) <= order.last else None
     return count if _place(target) < order.end else None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
+from pytest_iopbackup.points import PointFacts
 from pytest_iopbackup.proven import Differing, ProofFacts, RestoreFacts, TableComparison, Verdict
 from pytest_iopbackup.record import BackupFacts, RunRecord, ScenarioRecord, StepRecord
 from pytest_iopbackup.reports.losses import losses
@@ -96,6 +97,7 @@ def _scenario(scenario: ScenarioRecord) -> Iterator[str]:
     yield from _backups(scenario.steps)
     yield from _restores(scenario.steps)
     yield from _proofs(scenario.steps)
+    yield from _points(scenario.steps)
     for name, tail in scenario.logs.items():
         yield f"\n<details><summary>{name}, last lines</summary>\n\n```\n{tail}\n```\n</details>"
     yield "\n### Configuration under test\n"
@@ -202,6 +204,35 @@ def _proofs(steps: tuple[StepRecord, ...]) -> Iterator[str]:
         yield f"\nDigests: {restored[0][1].algorithm}, 128 bits; a row set is equal when count and digest are."
         for name, proof in restored:
             yield from _beside_rows(name, proof)
+
+
+def _points(steps: tuple[StepRecord, ...]) -> Iterator[str]:
+    """One line per recovery point that was tried."""
+    for step in steps:
+        if step.points is None:
+            continue
+        yield f"\n### Recovery points of step {step.number}\n"
+        seed = f"; drawn with seed {step.points.seed}" if step.points.seed is not None else ""
+        tried = f"{number(len(step.points.points))} points, {step.points.restores} restore"
+        tried += "s" if step.points.restores != 1 else ""
+        yield f"{tried}; {step.points.window}{seed}.\n"
+        headers = ("point", "by", "target", "from backup", "timeline", "expected", "verdict", "reached", "seconds")
+        yield _table(headers, [_point(point) for point in step.points.points])
+
+
+def _point(point: PointFacts) -> tuple[object, ...]:
+    expected = f"{number(point.expected or 0)} transactions" + (f", the rows of `{point.mark}`" if point.mark else "")
+    return (
+        _cell(point.name),
+        point.by + (", exclusive" if point.exclusive else ""),
+        f"`{_cell(point.target)}`" if point.target else "",
+        point.backup_set or "",
+        point.timeline or "newest",
+        f"refused: {_cell(point.refusal)}" if point.refusal else expected,
+        _SIGN[point.verdict],
+        _cell(point.reason or point.reached or ""),
+        f"{point.seconds:.2f}",
+    )
 
 
 def _matrix(restored: list[tuple[str, ProofFacts]]) -> str:

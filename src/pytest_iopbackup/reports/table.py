@@ -90,7 +90,8 @@ def _proven(scenario: ScenarioRecord) -> str:
     )
     proofs = [step.proof for step in scenario.steps if step.proof]
     if not proofs:
-        return crashes
+        told = [crashes, *(note(step) for step in scenario.steps if step.points)]
+        return _cut("; ".join(filter(None, told)))
     parts = [
         (_range([proof.rows for proof in proofs]), "rows"),
         (_range([len(proof.tables) for proof in proofs]), "tables"),

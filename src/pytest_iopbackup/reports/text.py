@@ -7,6 +7,7 @@ from typing import Any
 
 from pytest_iopbackup.crashes import CrashFacts, quantile
 from pytest_iopbackup.detection import Answer, FaultFacts
+from pytest_iopbackup.points import PointsFacts, compared
 from pytest_iopbackup.proven import ProofFacts, RestoreFacts
 from pytest_iopbackup.record import BackupFacts, MarkFacts, MistakeFacts, ScheduleFacts, StepRecord, WriteFacts
 
@@ -97,6 +98,15 @@ def _proof(proof: ProofFacts) -> str:
     return "exactly as marked: " + ", ".join(parts)
 
 
+def _points(tried: PointsFacts) -> str:
+    exact = f"{compared(tried.points)} of {len(tried.points)} points restored exactly"
+    marked = sum(point.mark is not None for point in tried.points)
+    refused = f", {len(tried.refused)} rightly refused" if tried.refused else ""
+    restores = f"{tried.restores} restore{'s' if tried.restores != 1 else ''}"
+    seed = f", seed {tried.seed}" if tried.seed is not None else ""
+    return f"{exact}{refused}, {restores}{seed}; {marked} with all row sets; {tried.window}"
+
+
 _WORDS: Mapping[str, Callable[[Any], str]] = {
     "backup": _backup,
     "write": _write,
@@ -106,6 +116,7 @@ _WORDS: Mapping[str, Callable[[Any], str]] = {
     "fault": _fault,
     "crash": _crash,
     "proof": _proof,
+    "points": _points,
     "schedule": _schedule,
     "operation": lambda operation: str(operation.said),
     "checks": lambda checks: ", ".join(check.name for check in checks),

@@ -189,6 +189,30 @@ class Crash:
         return f"crash {self.times} times under {self.clients} clients{meanwhile}"
 
 
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Restore to every kind of target, beside the running stack; each must give exactly its rows, or its refusal."""
+
+    which: str = "every"
+
+    @property
+    def title(self) -> str:
+        return "targets: every kind, at its edges"
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Prove random recovery points over the whole recoverable window, and every mark in it."""
+
+    points: int
+    workers: int = 1
+
+    @property
+    def title(self) -> str:
+        side_by_side = f", {self.workers} side by side" if self.workers > 1 else ""
+        return f"sweep: {self.points} random recovery points{side_by_side}"
+
+
 Action: TypeAlias = (
     Backup
     | Write
@@ -205,6 +229,8 @@ Action: TypeAlias = (
     | Refuse
     | Fault
     | Crash
+    | Targets
+    | Sweep
 )
 
 

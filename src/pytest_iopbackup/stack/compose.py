@@ -121,16 +121,16 @@ class ComposeStack:
         docker("restart", *self._containers.values(), timeout=self._limits.stop + self._limits.start)
         self._look()
 
-    def copy(self) -> ComposeCopy:
+    def copy(self, variables: Mapping[str, str] | None = None) -> ComposeCopy:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
-        networks = inspect(self._container(Service.DATABASE))["NetworkSettings"]["Networks"]
         origin = Origin(
             core=self._core.container,
-            network=next(iter(networks)),
+            network=next(iter(inspect(self._container(Service.DATABASE))["NetworkSettings"]["Networks"])),
             places=self.places,
             stanza=self.stanza,
             directory=self.directory,
             log_in=self._log_in,
+            variables=variables or {},
         )
         return ComposeCopy(f"{self.project.name}-copy-{next(self._copies)}", origin)
 

@@ -192,10 +192,10 @@ class LocalStack:
     def remount(self) -> None:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
 
-    def copy(self) -> LocalStack:
+    def copy(self, variables: Mapping[str, str] | None = None) -> LocalStack:
         """See :class:`~pytest_iopbackup.stack.base.Stack`; its directory stands beside the stack's."""
         directory = self.directory.with_name(f"{self.directory.name}c{next(self._copies)}")
-        copy = LocalStack(directory, self.settings, self.variables, COPY_OPTIONS)
+        copy = LocalStack(directory, self.settings, {**self.variables, **(variables or {})}, COPY_OPTIONS)
         copy.make_directories()
         copy.places.configuration.rmdir()
         copy.places.configuration.symlink_to(self.places.configuration)  # as seen from the data directory, too
