@@ -22,8 +22,8 @@ _STATE = """
     SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() END,
            pg_last_wal_replay_lsn()::text"""
 _REWRITE = """
-mkdir -p "$1"; shift
-file=$1; shift
+[ -d "$1" ] || mkdir "$1"
+file=$2; shift 2
 sed -i -e "/^recovery_target/d" -e "/^restore_command/d" "$file"
 printf "%s\\n" "$@" >>"$file"
 """
@@ -58,10 +58,11 @@ def move_on(stack: Restorable, target: Target, limits: Limits) -> Paused:
 def _restore_command(kept: str) -> str:
     """Return the line with which ``pgbackrest archive-get`` is asked once for each file, at the start that needs it.
 
-    Each start replays from the last restartpoint on. To get the same WAL again and again took most of its time.
+    Each start replays from the last restartpoint on. To get the same WAL again and again took most of its time. A link
+    is enough: recovery writes to no segment, and does not recycle what is no regular file (``RemoveXlogFile``).
     """
     ask = f'pgbackrest archive-get %f "{kept}/%f.part" && mv "{kept}/%f.part" "{kept}/%f"'
-    return f"""restore_command = 'test -e "{kept}/%f" || {{ {ask}; }} && cp "{kept}/%f" "%p"'"""
+    return f"""restore_command = 'test -e "{kept}/%f" || {{ {ask}; }} && ln -sf "{kept}/%f" "%p"'"""
 
 
 def settings(target: Target) -> list[str]:
