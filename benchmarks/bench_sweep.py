@@ -12,10 +12,12 @@ import statistics
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from random import Random
 
 from tabulate import tabulate
 
+from pytest_iopbackup.cluster.lsn import format_lsn
 from pytest_iopbackup.drill import Drill, nothing
 from pytest_iopbackup.everywhere.attempt import Attempt, attempt
 from pytest_iopbackup.everywhere.draw import draw
@@ -43,14 +45,17 @@ def main() -> int:
         begun = time.monotonic()
         swept = Sweep(drill, POINTS, WORKERS).run()
         seconds = time.monotonic() - begun
+        begun = time.monotonic()
         window = Window(drill)
+        reading = time.monotonic() - begun
         places = draw(window, POINTS, Random(drill.seed))
         spread = [places[(2 * number + 1) * len(places) // (2 * SAMPLE)] for number in range(SAMPLE)]
-        each = [attempt(drill, Attempt(name=at.target.describe(), window=window, target=at.target)) for at in spread]
+        targets = [replace(at.target, at_lsn=format_lsn(at.position[0])) for at in spread]
+        each = [attempt(drill, Attempt(name=one.describe(), window=window, target=one)) for one in targets]
     for point in (*swept.points, *each):
         if point.verdict is not Verdict.PASSED:
             print(f"{point.name}: {point.verdict.value}: {point.reason}")
-    per_point = statistics.median(point.seconds for point in each)
+    per_point = statistics.median(point.seconds for point in each) + reading / len(places)
     sweeping, restoring = 60 * len(swept.points) / seconds, 60 / per_point
     rows = [
         (f"sweep, {WORKERS} worker{'s' * (WORKERS > 1)}", f"{len(swept.points)}", f"{seconds:.1f}", f"{sweeping:.0f}"),

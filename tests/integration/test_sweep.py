@@ -103,3 +103,16 @@ def test_where_nothing_was_written_there_is_nothing_to_sweep(iop_stack: Drill) -
     iop_stack.mark("alone")
     with pytest.raises(UsageError, match="the workload has written nothing"):
         Sweep(iop_stack, points=5).run()
+
+
+def test_a_sweep_goes_on_over_a_timeline_that_was_left(iop_stack: Drill) -> None:
+    written(iop_stack)
+    iop_stack.restore("middle", by="lsn")
+    iop_stack.write(40)
+    iop_stack.mark("onward")
+    facts = Sweep(iop_stack, points=9).run()
+    assert facts.verdict is Verdict.PASSED, facts.reason
+    marks = {point.mark for point in facts.points}
+    assert marks >= {"seeded", "middle", "onward"}
+    assert "last" not in marks
+    assert {ending.timeline for ending in Window(iop_stack).endings} == {1, 2}

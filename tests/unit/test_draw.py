@@ -30,7 +30,7 @@ def window(times: list[int]) -> Window:
     def cut(target: Target, base: BackupFacts) -> InWal | None:
         return cut_at(order, target, base)
 
-    made = SimpleNamespace(order=order, endings=endings, backups=(BASE,), marks=(), timeline=None, cut=cut)
+    made = SimpleNamespace(order=order, endings=endings, backups=(BASE,), marks=(), timelines=(1,), cut=cut)
     return cast("Window", made)
 
 

@@ -21,7 +21,12 @@ from pytest_iopbackup.stack.base import Restorable, Service
 _STATE = """
     SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() END,
            pg_last_wal_replay_lsn()::text"""
-_REWRITE = 'file=$1; shift; sed -i "/^recovery_target/d" "$file"; printf "%s\\n" "$@" >>"$file"'
+_REWRITE = """
+[ -d "$1" ] || mkdir "$1"
+file=$2; shift 2
+sed -i -e "/^recovery_target/d" -e "/^restore_command/d" "$file"
+printf "%s\\n" "$@" >>"$file"
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,22 +47,22 @@ def restore_paused(stack: Restorable, target: Target, chosen: BackupFacts, limit
 
 def move_on(stack: Restorable, target: Target, limits: Limits) -> Paused:
     """Replay on to a target that does not lie before the present one, and pause there. Raises RecoveryError."""
-    _stop(stack)
+    stack.stop(Service.DATABASE, immediate=True)  # in order it takes a second: see _paused
     file = str(stack.places.data / "postgresql.auto.conf")
-    argv = ["sh", "-ec", _REWRITE, "sh", file, *settings(target)]
+    kept = str(stack.places.spool / "kept")
+    argv = ["sh", "-ec", _REWRITE, "sh", kept, file, *settings(target), _restore_command(kept)]
     stack.host(Service.DATABASE).run(argv, timeout=limits.command)
     return _await_pause(stack, limits)
 
 
-def _stop(stack: Restorable) -> None:
-    """Stop a paused server at once, with a restartpoint to go on from.
+def _restore_command(kept: str) -> str:
+    """Return the line with which ``pgbackrest archive-get`` is asked once for each file, at the start that needs it.
 
-    In order, it would take up to a second: while it is paused, recovery looks for a shutdown once a second
-    (``recoveryPausesHere`` in xlogrecovery.c). What a server that is stopped so had replayed, it replays again.
+    Each start replays from the last restartpoint on. To get the same WAL again and again took most of its time. A link
+    is enough: recovery writes to no segment, and does not recycle what is no regular file (``RemoveXlogFile``).
     """
-    with stack.connect() as connection:
-        connection.execute("CHECKPOINT")
-    stack.stop(Service.DATABASE, immediate=True)
+    ask = f'pgbackrest archive-get %f "{kept}/%f.part" && mv "{kept}/%f.part" "{kept}/%f"'
+    return f"""restore_command = 'test -e "{kept}/%f" || {{ {ask}; }} && ln -sf "{kept}/%f" "%p"'"""
 
 
 def settings(target: Target) -> list[str]:
@@ -96,12 +101,18 @@ def _await_pause(stack: Restorable, limits: Limits) -> Paused:
 
 
 def _paused(stack: Restorable) -> int | None:
-    """Return where the last replayed record ends, once the server is paused; None before."""
+    """Return where the last replayed record ends, once the server is paused; None before.
+
+    It then makes a restartpoint, to go on from when it is stopped at once. Stopped in order, it would take up to a
+    second: while it is paused, recovery looks for a shutdown once a second (``recoveryPausesHere`` in xlogrecovery.c).
+    """
     import psycopg  # noqa: PLC0415 - costs 60 ms, which runs without a stack need not pay
 
     try:
         with stack.connect() as connection:
             row = connection.execute(_STATE).fetchone()
+            if row is not None and row[1] == "paused":
+                connection.execute("CHECKPOINT")
     except psycopg.OperationalError:  # not consistent yet
         return None
     if row is None or not row[0]:

@@ -22,15 +22,35 @@ _NO_BACKUP = "no backup ends before the target"
 _SET_TOO_LATE = "ends after the target .* so it cannot be reached from there"
 
 
-def by_time(name: str, window: Window, moment: datetime, refusal: str | None = None, **options: object) -> Attempt:
-    """Return the attempt to restore to a time; ``options`` are the target's."""
-    target = Target(by=By.TIME, value=format_time(moment), timeline=window.timeline, **options)  # type: ignore[arg-type]
+def by_time(
+    name: str,
+    window: Window,
+    moment: datetime,
+    refusal: str | None = None,
+    *,
+    exclusive: bool = False,
+    backup_set: str | None = None,
+) -> Attempt:
+    """Return the attempt to restore to a time."""
+    target = Target(
+        by=By.TIME, value=format_time(moment), exclusive=exclusive, backup_set=backup_set, timeline=window.timeline
+    )
     return Attempt(name=name, window=window, target=target, refusal=refusal)
 
 
-def by_lsn(name: str, window: Window, lsn: int, refusal: str | None = None, **options: object) -> Attempt:
-    """Return the attempt to restore to an LSN; ``options`` are the target's."""
-    target = Target(by=By.LSN, value=format_lsn(lsn), timeline=window.timeline, **options)  # type: ignore[arg-type]
+def by_lsn(
+    name: str,
+    window: Window,
+    lsn: int,
+    refusal: str | None = None,
+    *,
+    exclusive: bool = False,
+    backup_set: str | None = None,
+) -> Attempt:
+    """Return the attempt to restore to an LSN, a byte position."""
+    target = Target(
+        by=By.LSN, value=format_lsn(lsn), exclusive=exclusive, backup_set=backup_set, timeline=window.timeline
+    )
     return Attempt(name=name, window=window, target=target, refusal=refusal)
 
 

@@ -73,7 +73,7 @@ def _target(window: Window, by: By, at: int, random: Random) -> Target:
     """
     exclusive = random.random() < 0.5
     ending, following = window.endings[at], window.endings[at + 1]
-    line = window.timeline
+    line = window.timelines[-1]  # by its number, so that no start looks for a newer one
     if by is By.XID:
         return Target(by=by, value=str(ending.xid), exclusive=exclusive, timeline=line)
     if by is By.LSN:
@@ -87,4 +87,4 @@ def _target(window: Window, by: By, at: int, random: Random) -> Target:
 
 
 def _mark(window: Window, name: str, lsn: str) -> Target:
-    return Target(by=By.NAME, value=name, at_lsn=lsn, timeline=window.timeline)
+    return Target(by=By.NAME, value=name, at_lsn=lsn, timeline=window.timelines[-1])
