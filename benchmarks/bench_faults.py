@@ -88,7 +88,7 @@ def time_stacks() -> tuple[float, float]:
 
     order = Order(
         workspace=workspace.path,
-        directory=workspace.path / "unused",
+        directory=workspace.path / "s-1",
         key="fresh",
         seed=seed,
         variables={},
@@ -102,7 +102,7 @@ def time_stacks() -> tuple[float, float]:
         template = ensure_template(order, settings, resources.stack_half())
         fresh = time.monotonic() - begun
         begun = time.monotonic()
-        stack = clone(template, workspace.path / "s-1", settings, {})
+        stack = clone(template, order, settings)
         copied = time.monotonic() - begun
         stack.close()
     finally:

@@ -8,9 +8,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar, cast
 
+from pytest_iopbackup.crashes import Crash, CrashFacts
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.limits import Limits
-from pytest_iopbackup.proven import Differing, LedgerJudgement, PhysicalFacts, ProofFacts, RestoreFacts, TableComparison
+from pytest_iopbackup.proven import (
+    Differing,
+    LedgerJudgement,
+    PhysicalFacts,
+    ProofFacts,
+    RestoreFacts,
+    TableComparison,
+    Verdict,
+)
 from pytest_iopbackup.record import (
     BackupFacts,
     CheckFacts,
@@ -88,6 +97,31 @@ DIFFERENT = replace(
             TABLE, actual_rows=31, actual_digest="b" * 64, missing=Differing(total=1, examples=("user_id=7|org_id=3",))
         ),
     ),
+)
+CRASH = Crash(
+    moment=NOON,
+    after=5.25,
+    acknowledged=1100,
+    in_flight=4,
+    indeterminate=2,
+    recovered=1,
+    lost=Differing(total=300, examples=("11111111-2222-4333-8444-555555555555 (login, client 2), 1.500 s before",)),
+    oldest=1.5,
+    hole=None,
+    backup_age=61,
+    restore=RESTORE,
+    recovery_seconds=0.25,
+    recovered_to="end of WAL, redo done at 0/7000028",
+)
+CRASHES = CrashFacts(
+    planned=2,
+    settings={"fsync": "on"},
+    promised=5,
+    promise="archive_timeout 2 s, archive-timeout 3 s",
+    backup_every=3600,
+    crashes=(CRASH, replace(CRASH, lost=Differing(), oldest=0.0)),
+    verdict=Verdict.PASSED,
+    trouble=None,
 )
 SCHEDULE = ScheduleFacts(taken=(BACKUP,), expired=("20260114-120000F",), kept=(BACKUP.label,))
 OPERATION = OperationFacts(command="restore TOKEN", attempts=1, said="reached: the end of the archived WAL")

@@ -87,7 +87,10 @@ class Active:
     def provide_for(self, item: pytest.Item) -> Iterator[Drill]:
         """Give a stack for one test; trouble with it is told in its own words, without a traceback into the harness."""
         try:
-            ordered = self._session.provide(_dataset(item), lambda _name: nothing, variables=_variables(item))
+            durable = item.get_closest_marker("iop_durable") is not None
+            ordered = self._session.provide(
+                _dataset(item), lambda _name: nothing, variables=_variables(item), durable=durable
+            )
             with self._announcing_kept(), ordered as drill:
                 yield drill
                 drill.failed = item.stash.get(_FAILED, False)

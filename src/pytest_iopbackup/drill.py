@@ -84,6 +84,7 @@ class Drill:
         self.writes = writes
         """How often the workload has written to its database."""
         self.seeded: frozenset[str] | None = None
+        """Requests in the database before the workload first wrote."""
 
     @property
     def ledger(self) -> Ledger:

@@ -11,6 +11,7 @@
     ├── DeadlineError       a condition was not met before its deadline
     ├── RecoveryError       PostgreSQL refused or ended recovery; carries its own words
     ├── ProofError          a comparison could not be carried out (never: it found a difference)
+    │   └── GapError        the archived WAL has a hole; what lies behind it cannot be read
     └── HealError           what was broken on purpose could not be undone
 
 Messages say what was checked, what is wrong and what to do; the last part is ``hint``.
@@ -70,6 +71,10 @@ class RecoveryError(IopError):
 
 class ProofError(IopError):
     """A comparison could not be carried out; the verdict is then ``unknown``."""
+
+
+class GapError(ProofError):
+    """The archived WAL has a hole: recovery ends there, and what lies behind it cannot be read."""
 
 
 class HealError(IopError):

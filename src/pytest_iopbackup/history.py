@@ -59,6 +59,11 @@ class History:
         """Return a mark. Raises UsageError, with the nearest name."""
         return _known("mark", name, self._marks).point
 
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """All marks, in the order in which they were taken."""
+        return tuple(marked.point for marked in self._marks.values())
+
     def require_new_backup(self, name: str | None) -> None:
         """Raise UsageError for a name used before."""
         if name in self._backups:
@@ -68,9 +73,9 @@ class History:
         """Note a backup by name."""
         self._backups[name] = facts
 
-    def entries(self, mark: str) -> tuple[Entry, ...]:
-        """Return the ledger for a mark: what a restore before it gave up is rolled back, and must never return."""
-        given_up = _known("mark", mark, self._marks).given_up
+    def entries(self, mark: str | None = None) -> tuple[Entry, ...]:
+        """Return the ledger for a mark, or for now: what a restore before gave up is rolled back, and never returns."""
+        given_up = self._given_up if mark is None else _known("mark", mark, self._marks).given_up
         return tuple(
             replace(entry, outcome=Outcome.ROLLED_BACK) if entry.request_id in given_up else entry
             for entry in self.ledger.entries()

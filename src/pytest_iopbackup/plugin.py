@@ -54,6 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Select the scenarios, and find out before anything runs whether they can."""
     config.addinivalue_line("markers", "iop_dataset(users=2000, seed=42): what iop_stack is seeded with")
     config.addinivalue_line("markers", "iop_variables(NAME=value): variables of the system that iop_stack deploys")
+    config.addinivalue_line(
+        "markers", "iop_durable: the server of iop_stack writes through (fsync), for it is to crash"
+    )
     options = read_options(config)
     if options.scenarios and not config.getoption("iop_list"):
         activate(config).select_scenarios()
@@ -75,6 +78,7 @@ def iop_stack(request: pytest.FixtureRequest) -> Iterator[Drill]:
     """Give a fresh, running, seeded stack with a full and a differential backup, and remove it after the test.
 
     ``@pytest.mark.iop_dataset(users=500, seed=7)`` chooses other data, ``@pytest.mark.iop_variables(NAME=value)`` sets
-    variables of the deployed system. See :class:`pytest_iopbackup.drill.Drill`.
+    variables of the deployed system, ``@pytest.mark.iop_durable`` lets a local server run with ``fsync``.
+    See :class:`pytest_iopbackup.drill.Drill`.
     """
     yield from activate(request.config).provide_for(request.node)

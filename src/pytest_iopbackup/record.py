@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from pytest_iopbackup.crashes import CrashFacts
 from pytest_iopbackup.detection import FaultFacts
+from pytest_iopbackup.points import PointsFacts
 from pytest_iopbackup.proven import ProofFacts, RestoreFacts, Verdict
 
 SCHEMA_VERSION = 1
@@ -138,6 +140,8 @@ class StepRecord:
     """Of each kept backup, the newest first."""
     operation: OperationFacts | None = None
     fault: FaultFacts | None = None
+    crash: CrashFacts | None = None
+    points: PointsFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

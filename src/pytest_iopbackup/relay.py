@@ -26,6 +26,8 @@ class Wanted:
     sizes: Mapping[str, str]
     wal_segment: int
     """Size of a WAL segment in MiB, where the stack's kind leaves that open."""
+    durable: bool = False
+    """Whether its server is to crash: see :class:`~pytest_iopbackup.stack.supply.Order`."""
 
 
 def wanted_by(scenario: Scenario, kind: str, spec: DatasetSpec, faults: Mapping[str, type[Fault]]) -> Wanted:
@@ -45,6 +47,7 @@ def wanted_by(scenario: Scenario, kind: str, spec: DatasetSpec, faults: Mapping[
         variables={**variables, **scenario.variables},
         sizes=sizes,
         wal_segment=1 if scenario.faults else WAL_SEGMENT,
+        durable=scenario.crashes,
     )
 
 

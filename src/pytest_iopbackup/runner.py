@@ -10,8 +10,12 @@ from datetime import datetime, timezone
 from typing import Any
 
 from pytest_iopbackup.blame import blame, words
+from pytest_iopbackup.crash import Crashes
+from pytest_iopbackup.crashes import CrashPlan
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import IopError
+from pytest_iopbackup.everywhere.sweep import Sweep
+from pytest_iopbackup.everywhere.targets import try_every_target
 from pytest_iopbackup.progress import Narrator
 from pytest_iopbackup.proof.verdict import verdict
 from pytest_iopbackup.proven import Verdict
@@ -94,10 +98,13 @@ def _run_steps(scenario: model.Scenario, drill: Drill, narrator: Narrator) -> li
         try:
             facts = _VERBS[type(step.action)](drill, step.action)
             outcome = Verdict.PASSED
-            if "fault" in facts:
-                outcome, reason = facts["fault"].verdict, facts["fault"].trouble
+            procedure = facts.get("fault") or facts.get("crash")
+            if procedure:
+                outcome, reason = procedure.verdict, procedure.trouble
             elif "proof" in facts:
                 outcome, reason = verdict(facts["proof"])
+            elif "points" in facts:
+                outcome, reason = facts["points"].verdict, facts["points"].reason
         except Exception as error:  # whatever it is, it is a verdict with a reason
             outcome, reason = blame(error), words(error)
         record = StepRecord(
@@ -123,7 +130,7 @@ def _conclude(steps: list[StepRecord]) -> tuple[Verdict, str | None]:
     outcome = Verdict.worst(step.verdict for step in steps)
     if outcome is not Verdict.PASSED:
         return outcome, steps[-1].reason if steps else "no step was run"
-    if not any(step.proof for step in steps):
+    if not any(step.proof or step.points or step.crash for step in steps):
         return Verdict.UNKNOWN, "no step compared rows with a mark, so nothing is proven: add 'expect'"
     return outcome, None
 
@@ -191,6 +198,19 @@ def _fault(drill: Drill, action: model.Fault) -> dict[str, Any]:
     return {"fault": facts, "proof": facts.proofs[-1] if facts.proofs else None}
 
 
+def _crash(drill: Drill, action: model.Crash) -> dict[str, Any]:
+    plan = CrashPlan(times=action.times, clients=action.clients, archive_timeout=action.archive_timeout)
+    return {"crash": Crashes(drill, plan).run()}
+
+
+def _targets(drill: Drill, _: model.Targets) -> dict[str, Any]:
+    return {"points": try_every_target(drill)}
+
+
+def _sweep(drill: Drill, action: model.Sweep) -> dict[str, Any]:
+    return {"points": Sweep(drill, action.points, action.workers).run()}
+
+
 _VERBS: Mapping[type, Callable[[Drill, Any], dict[str, Any]]] = {
     model.Backup: _backup,
     model.Write: _write,
@@ -206,4 +226,7 @@ _VERBS: Mapping[type, Callable[[Drill, Any], dict[str, Any]]] = {
     model.Control: _control,
     model.Refuse: _refuse,
     model.Fault: _fault,
+    model.Crash: _crash,
+    model.Targets: _targets,
+    model.Sweep: _sweep,
 }

@@ -185,14 +185,20 @@ class Session:
         return DatasetSpec(seed=self.options.seed if dataset.seed is None else dataset.seed, users=dataset.users)
 
     def provide(
-        self, dataset: Dataset, stage: Stage, *, variables: Mapping[str, str] | None = None
+        self, dataset: Dataset, stage: Stage, *, variables: Mapping[str, str] | None = None, durable: bool = False
     ) -> AbstractContextManager[Drill]:
         """Give a running, green stack with the dataset in it; it is removed afterwards.
 
-        ``stage`` hears what goes on.
+        ``stage`` hears what goes on. ``durable``: its server is to crash.
         """
-        spec, kind = self._spec(dataset), self.supply().kind
-        wanted = Wanted(kind=kind, spec=spec, variables=variables or {}, sizes={}, wal_segment=WAL_SEGMENT)
+        wanted = Wanted(
+            kind=self.supply().kind,
+            spec=self._spec(dataset),
+            variables=variables or {},
+            sizes={},
+            wal_segment=WAL_SEGMENT,
+            durable=durable,
+        )
         return self._provide(wanted, stage, "a test", onward=False)
 
     @contextmanager
@@ -250,6 +256,7 @@ class Session:
                 variables=wanted.variables,
                 sizes=wanted.sizes,
                 wal_segment=wanted.wal_segment,
+                durable=wanted.durable,
                 stage=stage,
                 failed=lambda stack: self._keep(stack, failed=True),
             )

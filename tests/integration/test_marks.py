@@ -75,7 +75,7 @@ def test_marks_under_load_are_exact_and_a_sequence_with_a_cache_is_inside_its_bo
 
 def bound(drill: Drill, name: str) -> SequenceState:
     """Where the sequence was at a mark."""
-    (state,) = (state for state in drill._history.mark(name).capture.sequences if state.name == SEQUENCE)
+    (state,) = (state for state in drill.history.mark(name).capture.sequences if state.name == SEQUENCE)
     return state
 
 

@@ -23,6 +23,7 @@ from pytest_iopbackup.errors import MachineError, ProofError
 from pytest_iopbackup.proof import rowset
 from pytest_iopbackup.proof.capture import Capture, capture, load
 from pytest_iopbackup.proof.compare import Comparison, compare
+from pytest_iopbackup.proof.cut import AtTime
 from pytest_iopbackup.proof.judge import judge, request_ids
 from pytest_iopbackup.proof.sequences import sequence_states
 from pytest_iopbackup.proof.session import PINNED
@@ -934,7 +935,7 @@ def workload(server: Server, expected: Capture) -> Iterator[psycopg.Connection[A
 @pytest.mark.parametrize(("statement", "lost", "unexpected"), JUDGED.values(), ids=list(JUDGED))
 def test_ledger(workload: psycopg.Connection[Any], statement: str, lost: list[str], unexpected: list[str]) -> None:
     workload.execute(statement)
-    judged = judge(LEDGER, MARK, workload)
+    judged = judge(LEDGER, AtTime(MARK), workload)
     assert (list(judged.lost.examples), list(judged.unexpected.examples)) == (lost, unexpected)
     assert (judged.lost.total, judged.unexpected.total) == (len(lost), len(unexpected))
     assert judged.acknowledged == 3
@@ -949,9 +950,9 @@ def test_ledger_sees_past_a_first_attempt(workload: psycopg.Connection[Any]) -> 
         entry(21, Outcome.ACKNOWLEDGED, 1, ("accounts", S, 2)),
     )
     ledger = (*(known for known in LEDGER if known.request_id != request(8)), *attempts)
-    assert judge(ledger, MARK, workload).unexpected.total == 0
+    assert judge(ledger, AtTime(MARK), workload).unexpected.total == 0
     workload.execute(f"UPDATE identity.accounts SET version = 2 WHERE id = '{S}'")
-    assert request(21) in judge(ledger, MARK, workload).unexpected.examples[0]
+    assert request(21) in judge(ledger, AtTime(MARK), workload).unexpected.examples[0]
 
 
 def test_ledger_knows_that_a_row_made_and_deleted_after_the_mark_is_rightly_absent(
@@ -962,15 +963,15 @@ def test_ledger_knows_that_a_row_made_and_deleted_after_the_mark_is_rightly_abse
         entry(21, Outcome.ACKNOWLEDGED, 2, ("accounts", NEW, None)),
     )
     ledger = (*LEDGER, *made_and_deleted)
-    assert judge(ledger, MARK, workload).unexpected.total == 0
+    assert judge(ledger, AtTime(MARK), workload).unexpected.total == 0
     workload.execute(f"INSERT INTO identity.accounts VALUES ('{NEW}', 1)")
-    assert request(20) in judge(ledger, MARK, workload).unexpected.examples[0]
+    assert request(20) in judge(ledger, AtTime(MARK), workload).unexpected.examples[0]
 
 
 def test_ledger_knows_requests_that_were_there_before(workload: psycopg.Connection[Any]) -> None:
     workload.execute(f"INSERT INTO identity.audit_log (request_id) VALUES ('{request(77)}')")
     assert request_ids(workload) == {request(number) for number in (1, 2, 3, 5, 77)}
-    assert judge(LEDGER, MARK, workload, seeded={request(77)}).unexpected.total == 0
+    assert judge(LEDGER, AtTime(MARK), workload, seeded={request(77)}).unexpected.total == 0
 
 
 @pytest.mark.parametrize(
@@ -984,4 +985,4 @@ def test_ledger_knows_requests_that_were_there_before(workload: psycopg.Connecti
 )
 def test_ledger_that_cannot_be_judged(workload: psycopg.Connection[Any], bad: Entry, message: str) -> None:
     with pytest.raises(ProofError, match=message):
-        judge((*LEDGER, bad), MARK, workload)
+        judge((*LEDGER, bad), AtTime(MARK), workload)

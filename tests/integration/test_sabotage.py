@@ -84,7 +84,7 @@ def one_late(drill: Drill) -> None:
 
 
 def marked(drill: Drill) -> datetime:
-    return drill._history.mark("point").facts.time
+    return drill.history.mark("point").facts.time
 
 
 def wrong_timeline(drill: Drill) -> None:

@@ -63,11 +63,25 @@ def test_a_path_that_is_not_there_names_where_it_was_looked_for(project: Project
         ("title:", "titel:", 2, "did you mean 'title'?"),
         ("  - mark: here\n", "", 4, "no step above defines mark 'here'"),
         ("steps:\n  - mark: here\n  - expect: {rows: here}\n", "", 1, "'steps' is missing"),
+        ("mark: here", "crash: {times: many}", 4, "'many' is not a whole number"),
         ("  - mark: here", "\t- mark: here", 4, "YAML is indented with spaces; this line holds a tab"),
         ("{rows: here}", "{rows: here", 6, "expected ',' or '}'"),
         (GOOD, "", 1, "the file is empty"),
+        ("expect: {rows: here}", "sweep: {points: 5}", 5, "no step above writes, so no row is expected anywhere"),
+        ("expect: {rows: here}", "sweep: {points: 0}", 5, "0 is less than the minimum of 1"),
+        ("expect: {rows: here}", "sweep: {point: 5}", 5, "did you mean 'points'?"),
+        ("expect: {rows: here}", "targets: all", 5, "valid: every"),
+        (
+            "  - expect: {rows: here}",
+            "  - write: {transactions: 5}\n  - targets: every",
+            6,
+            "1 mark stands above, and 2 are needed",
+        ),
     ],
-    ids=["type", "key", "mark", "steps", "tab", "brace", "empty"],
+    ids=[
+        *("type", "key", "mark", "steps", "crash", "tab", "brace", "empty"),
+        *("unwritten", "pointless", "point", "which", "marks"),
+    ],
 )
 def test_a_malformed_scenario_is_named_with_its_line_and_nothing_runs(
     project: Project, old: str, new: str, line: int, words: str

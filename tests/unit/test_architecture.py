@@ -20,7 +20,8 @@ NAME = PACKAGE.name
 LAYERS = (
     {"__init__", "errors", "names", "resources"},
     {"proven"},
-    {"detection"},
+    {"points"},
+    {"detection", "crashes"},
     {"blame", "limits", "record", "scenario", "progress"},
     {"stack", "reports"},
     {"cluster", "__main__"},
@@ -30,7 +31,7 @@ LAYERS = (
     {"history", "relay"},
     {"writing"},
     {"drill"},
-    {"trial"},
+    {"trial", "everywhere", "crash"},
     {"runner"},
     {"session"},
     {"registry", "options"},
@@ -46,6 +47,8 @@ LEAVES = {
     "names",
     "limits",
     "proven",
+    "crashes",
+    "points",
     "detection",
     "record",
     "scenario",
@@ -160,7 +163,7 @@ def test_no_part_is_imported_in_a_circle() -> None:
 
 def test_reports_are_made_of_records_alone() -> None:
     targets = {target_part(found) for found in OURS if found.part == "reports"}
-    assert targets <= {"record", "detection", "proven", "errors", "reports"}
+    assert targets <= {"record", "crashes", "detection", "points", "proven", "errors", "reports"}
 
 
 def test_only_pytests_side_knows_pytest() -> None:

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_iopbackup.errors import MachineError
+from pytest_iopbackup.points import PointFacts, PointsFacts
 from pytest_iopbackup.proven import Differing, Finding, LedgerJudgement, PhysicalFacts, Verdict
 from pytest_iopbackup.record import SCHEMA_VERSION, RunRecord, ScenarioRecord, StepRecord
 from pytest_iopbackup.reports.codec import from_json, to_json
@@ -204,6 +205,33 @@ def test_markdown_of_a_failure_names_the_reason_the_rows_and_what_was_not_run() 
         assert words in text
     assert "exactly as marked" not in text.lower()
     assert "equal |" not in text
+
+
+POINT = PointFacts(
+    name="xid 749", by="xid", target="749", exclusive=True, backup_set=BACKUP.label, expected=1204, mark="here",
+    reached="recovery stopping before commit of transaction 749", verdict=PASSED, seconds=0.42,
+)  # fmt: skip
+DENIED = PointFacts(
+    name="no offset", by="time", target="2026-01-15 12:00:00", refusal="it has no UTC offset",
+    reached="target time '2026-01-15 12:00:00': it has no UTC offset", verdict=PASSED, seconds=0.1,
+)  # fmt: skip
+POINTS = PointsFacts(points=(POINT, DENIED), restores=1, window="661 transactions", seed=7)
+
+
+def test_points_have_a_line_each_in_markdown_and_one_for_all_elsewhere() -> None:
+    swept = replace(step(3, "sweep", "sweep: 2 random recovery points"), points=POINTS)
+    told = "1 of 2 points restored exactly, 1 rightly refused, 1 restore, seed 7; 1 with all row sets; 661 transactions"
+    assert note(swept) == told
+    text = to_markdown(run(scenario(swept)))
+    assert "### Recovery points of step 3" in text
+    assert "2 points, 1 restore; 661 transactions; drawn with seed 7." in text
+    (exact,) = [line for line in text.splitlines() if line.startswith("| xid 749")]
+    for part in ("xid, exclusive", "`749`", "1 204 transactions, the rows of `here`", "✅ passed", "0.42"):
+        assert part in exact
+    (denied,) = [line for line in text.splitlines() if line.startswith("| no offset")]
+    assert "refused: it has no UTC offset" in denied
+    assert "1 of 2 points restored exactly" in run_table(run(scenario(swept)))
+    assert from_json(to_json(run(scenario(swept))), RunRecord) == run(scenario(swept))
 
 
 def test_markdown_survives_reasons_that_would_break_its_tables() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_iopbackup import runner
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import (
     CommandError,
@@ -20,6 +21,8 @@ from pytest_iopbackup.errors import (
     TargetError,
     UsageError,
 )
+from pytest_iopbackup.everywhere.sweep import Sweep
+from pytest_iopbackup.points import PointFacts, PointsFacts
 from pytest_iopbackup.progress import Narrator
 from pytest_iopbackup.proven import Verdict
 from pytest_iopbackup.record import ScenarioRecord
@@ -306,3 +309,20 @@ def test_every_step_is_announced_as_it_starts_and_ends_with_its_time(tmp_path: P
 def test_only_a_scenario_that_did_not_pass_carries_the_stacks_logs(tmp_path: Path) -> None:
     assert Stage(tmp_path / "good").run().logs == {}
     assert Stage(tmp_path / "bad", {"expect": DIFFERENT}).run().logs == {"postgresql.log": "LOG:  ready"}
+
+
+@pytest.mark.parametrize("verb", ["targets", "sweep"])
+@pytest.mark.parametrize("outcome", list(Verdict))
+def test_points_that_were_tried_decide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, outcome: Verdict
+) -> None:
+    bad = PointFacts(name="xid 7", by="xid", target="7", expected=3, verdict=outcome, reason="lost", seconds=1)
+    good = PointFacts(name="xid 8", by="xid", target="8", expected=3, verdict=Verdict.PASSED, seconds=1)
+    facts = PointsFacts(points=(good, bad), restores=1, window="all")
+    monkeypatch.setattr(runner, "try_every_target", lambda _drill: facts)
+    monkeypatch.setattr(Sweep, "run", lambda _sweep: facts)
+    action = model.Targets() if verb == "targets" else model.Sweep(2)
+    record = Stage(tmp_path).run_actions([action])
+    assert record.verdict is outcome
+    assert record.steps[0].points == facts
+    assert record.reason == (None if outcome is Verdict.PASSED else "xid 7: lost")

@@ -62,10 +62,30 @@ def test_marks_taken_while_writing_can_be_referred_to(tmp_path: Path) -> None:
         load_scenario(write(tmp_path, text.replace("mark: here", "mark: load-3")))
 
 
+def test_a_crash_takes_its_numbers_and_makes_the_scenario_one_that_crashes(tmp_path: Path) -> None:
+    assert not load_scenario(write(tmp_path, GOOD)).crashes
+    step = "  - crash: {times: 3, archive_timeout: 2}\n"
+    scenario = load_scenario(write(tmp_path, GOOD + step))
+    assert scenario.steps[-1].action == model.Crash(times=3, clients=4, archive_timeout=2)
+    assert scenario.crashes
+    assert not scenario.is_trial
+    assert scenario.steps[-1].action.title == "crash 3 times under 4 clients, archive_timeout 2 s"
+    assert model.Crash(times=2).title == "crash 2 times under 4 clients"
+
+
+def test_sweeps_and_targets_are_read(tmp_path: Path) -> None:
+    steps = "  - mark: there\n  - targets: every\n  - sweep: {points: 5}\n  - sweep: {points: 7, workers: 2}\n"
+    *_, targets, one, two = load_scenario(write(tmp_path, GOOD + steps)).steps
+    assert [targets.action, one.action, two.action] == [model.Targets(), model.Sweep(5), model.Sweep(7, 2)]
+    assert two.action.title == "sweep: 7 random recovery points, 2 side by side"
+
+
 @pytest.mark.parametrize("path", sorted(resources.scenarios().rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_scenario_that_comes_with_the_package_is_valid_and_proves_something(path: Path) -> None:
     scenario = load_scenario(path)
-    assert any(isinstance(step.action, (model.Expect, model.Fault)) for step in scenario.steps)
+    assert any(
+        isinstance(step.action, (model.Expect, model.Fault, model.Targets, model.Sweep)) for step in scenario.steps
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,6 +123,13 @@ def test_every_scenario_that_comes_with_the_package_is_valid_and_proves_somethin
         (("{to: here, by: time}", "newest"), 9, "did you mean 'latest'?"),
         (("{to: here, by: time}", "{time: 2026-01-15 21:30:00+00}"), 9, "put it in quotes"),
         (("users: 100", "users: 1"), 4, "less than the minimum"),
+        (("mark: here", "crash: {tims: 5}"), 8, "did you mean 'times'?"),
+        (("mark: here", "crash: {}"), 8, "'times' is missing"),
+        (("mark: here", "crash: 5"), 8, "5 is not a mapping"),
+        (("mark: here", "crash: {times: 0}"), 8, "less than the minimum"),
+        (("mark: here", "crash: {times: 2, clients: 65}"), 8, "greater than the maximum"),
+        (("mark: here", "crash: {times: 2, archive_timeout: 2s}"), 8, "'2s' is not a whole number"),
+        (("mark: here", "crash: {times: 2, archive_timeout: 0}"), 8, "less than the minimum"),
     ],
 )
 def test_a_mistake_is_named_with_file_line_and_remedy(
@@ -152,7 +179,10 @@ def test_no_text_whatever_ends_in_anything_but_a_scenario_or_its_error(
 
 
 @given(
-    st.lists(st.sampled_from(["backup", "write", "mark", "restore", "expect", "check", "lose", "mistake"]), max_size=4),
+    st.lists(
+        st.sampled_from(["backup", "write", "mark", "restore", "expect", "check", "lose", "mistake", "crash"]),
+        max_size=4,
+    ),
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)
     ),

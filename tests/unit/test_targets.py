@@ -172,3 +172,24 @@ def test_a_segments_name_gives_its_timeline_and_end() -> None:
     assert segment_end("0000000A0000000100000002", 16 << 20) == parse_lsn("1/3000000")
     with pytest.raises(ValueError, match="not a WAL segment"):
         segment_timeline("00000002.history")
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (Target(by=By.TIME, value="2026-01-15 12:02:00.9+00", backup_set=TWO.label), "ends after the target"),
+        (Target(by=By.LSN, value="0/200004F", backup_set=TWO.label), "ends after the target"),
+        (Target(by=By.NAME, value="here", at_lsn="0/2000000", backup_set=TWO.label), "ends after the target"),
+        (Target(backup_set=backup(4, timeline=2).label), "timeline that does not lead to the target"),
+    ],
+)
+def test_a_set_from_which_the_target_cannot_be_reached_is_refused(target: Target, words: str) -> None:
+    with pytest.raises(TargetError, match=words):
+        choose_set(target, (*CHAIN, backup(4, timeline=2)), LINE)
+
+
+def test_a_set_that_ends_before_the_target_is_taken_though_a_newer_one_would_do() -> None:
+    later = Target(by=By.LSN, value="0/3500000", backup_set=ONE.label)
+    assert choose_set(later, CHAIN, LINE) == ONE
+    at_end = Target(by=By.IMMEDIATE, backup_set="backup-4-2")
+    assert choose_set(at_end, (*CHAIN, backup(4, timeline=2)), LINE).label == "backup-4-2"

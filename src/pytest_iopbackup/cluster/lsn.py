@@ -16,6 +16,17 @@ def parse_lsn(text: str) -> int:
     return int(match[1], 16) << 32 | int(match[2], 16)
 
 
+def format_lsn(position: int) -> str:
+    """Return a byte position as PostgreSQL writes it."""
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
+
+
+def segment_name(timeline: int, number: int, segment_size: int) -> str:
+    """Return the name of the segment that begins at ``number`` times ``segment_size`` bytes."""
+    per_file = (1 << 32) // segment_size
+    return f"{timeline:08X}{number // per_file:08X}{number % per_file:08X}"
+
+
 def segment_timeline(name: str) -> int:
     """Return the timeline in a WAL segment's name. Raises ValueError."""
     return int(_segment(name)[1], 16)

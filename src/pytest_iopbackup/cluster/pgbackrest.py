@@ -21,6 +21,9 @@ Progress = Callable[[int, int], None]
 _PERCENT = re.compile(r"DETAIL: .*, (\d+(?:\.\d+)?)%\)")
 _HISTORY_LINE = re.compile(r"\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)")
 _JSON = re.compile(r"^[\[{].*", re.MULTILINE | re.DOTALL)
+_TIME_OPTION = re.compile(r"^(?:current|default): (?P<value>\d+(?:\.\d+)?)(?P<unit>ms|[smhdw])?$", re.MULTILINE)
+"""The value in force stands before the default."""
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DETAIL = {"PGBACKREST_LOG_LEVEL_CONSOLE": "detail"}
 
 
@@ -77,10 +80,22 @@ def restore(stack: Restorable, options: list[str], limits: Limits, progress: Pro
     return stack.restore(options, timeout=limits.restore, env=_DETAIL, listener=percent_listener(progress))
 
 
+def seconds_of(stack: Restorable, command: str, option: str, limits: Limits) -> float:
+    """Return an option that is a time, in seconds, as a command finds it in files and environment.
+
+    Raises IopError where it says none.
+    """
+    asked = stack.host(Service.BACKUP).run(["pgbackrest", "help", command, option], timeout=limits.command)
+    found = _TIME_OPTION.search(asked.stdout)
+    if found is None:
+        raise IopError(f"no value of {option} in what was printed: {asked.describe()}")
+    return float(found["value"]) * _UNITS[found["unit"] or "s"]
+
+
 def archived(stack: Restorable, archive_id: str, segment: str, limits: Limits) -> bool:
     """Whether a WAL segment is in the repository, by a look into it: ``pg_stat_archiver`` only says what was tried."""
     directory = PurePosixPath("archive", stack.stanza, archive_id, segment[:16])
-    names = _list(stack, directory, limits)
+    names = listing(stack, directory, limits)
     return any(name.startswith(f"{segment}-") and not name.endswith(".tmp") for name in names)
 
 
@@ -101,7 +116,7 @@ def lineage(stack: Restorable, archive_id: str, timeline: int | None, limits: Li
     ``timeline`` None means the newest in the repository. Source: the archived ``.history`` files.
     """
     directory = PurePosixPath("archive", stack.stanza, archive_id)
-    histories = {int(name[:8], 16): name for name in _list(stack, directory, limits) if name.endswith(".history")}
+    histories = {int(name[:8], 16): name for name in listing(stack, directory, limits) if name.endswith(".history")}
     newest = timeline if timeline is not None else max(histories, default=1)
     line: dict[int, str | None] = {newest: None}
     if newest in histories:
@@ -127,11 +142,10 @@ def percent_listener(progress: Progress | None) -> LineListener | None:
     return listen
 
 
-def _list(stack: Restorable, directory: PurePosixPath, limits: Limits) -> list[str]:
-    result = stack.host(Service.BACKUP).run(
-        ["pgbackrest", "repo-ls", "--output=json", str(directory)], timeout=limits.command
-    )
-    return list(json_in(result))
+def listing(stack: Restorable, directory: PurePosixPath, limits: Limits, *, recurse: bool = False) -> list[str]:
+    """Return the names in a directory of the repository, with ``recurse`` relative paths of all below it."""
+    argv = ["pgbackrest", "repo-ls", "--output=json", *(["--recurse"] if recurse else []), str(directory)]
+    return list(json_in(stack.host(Service.BACKUP).run(argv, timeout=limits.command)))
 
 
 def json_in(result: CommandResult) -> Any:

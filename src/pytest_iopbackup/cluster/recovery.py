@@ -53,7 +53,7 @@ def await_recovery(stack: Restorable, log_offset: int, limits: Limits, fetched: 
     def timeline() -> int | None:
         fetched(len(_FETCHED.findall(stack.database_log(log_offset))))
         if not stack.running(Service.DATABASE):
-            raise _refusal(stack.database_log(log_offset))
+            raise refusal(stack.database_log(log_offset))
         return _promoted(stack, limits)
 
     try:
@@ -66,9 +66,9 @@ def await_recovery(stack: Restorable, log_offset: int, limits: Limits, fetched: 
     redo = _REDO_DONE.search(log)
     replay = (_stamp(redo["at"]) - started).total_seconds() if redo else total
     replay = min(max(replay, 0.0), total)
-    stopping, last = _STOPPING.search(log), _LAST_TRANSACTION.search(log)
+    last = _LAST_TRANSACTION.search(log)
     return Recovery(
-        reached=stopping[1] if stopping else f"end of WAL, redo done at {redo['lsn'] if redo else 'an unknown LSN'}",
+        reached=stopped_at(log) or f"end of WAL, redo done at {redo['lsn'] if redo else 'an unknown LSN'}",
         last_transaction=datetime.fromisoformat(last[1] + ":00" if last[1][-3] in "+-" else last[1]) if last else None,
         timeline=now_on,
         replay_seconds=replay,
@@ -120,7 +120,14 @@ def _ended(stack: Restorable, limits: Limits) -> bool:
     return answer.exit_code == 0 and answer.stdout.strip() == "f"
 
 
-def _refusal(log: str) -> RecoveryError:
+def stopped_at(log: str) -> str | None:
+    """Return PostgreSQL's words on the target at which recovery has stopped; None if it has not."""
+    stopping = _STOPPING.search(log)
+    return stopping[1] if stopping else None
+
+
+def refusal(log: str) -> RecoveryError:
+    """Return what PostgreSQL's log says of a recovery that ended, with what to do."""
     trouble = _TROUBLE.findall(log)
     if not trouble:
         tail = "\n".join(log.splitlines()[-5:])

@@ -10,7 +10,7 @@ from pytest_iopbackup.cluster import pgbackrest
 from pytest_iopbackup.cluster.lsn import parse_lsn, segment_end, segment_timeline
 from pytest_iopbackup.cluster.pgbackrest import Progress
 from pytest_iopbackup.cluster.recovery import await_recovery
-from pytest_iopbackup.cluster.targets import By, Target, choose_set, format_time, parse_time, validate
+from pytest_iopbackup.cluster.targets import By, Target, choose_set, parse_time, plain_time, validate
 from pytest_iopbackup.errors import TargetError
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.proven import RestoreFacts
@@ -19,6 +19,7 @@ from pytest_iopbackup.stack.base import Restorable, Service
 
 SEGMENT_SIZE = 16 << 20
 """initdb's default, which every stack here uses."""
+DELTA = "--delta"
 _WORKERS = (Service.BACKUP, Service.CHECK)
 
 
@@ -38,15 +39,20 @@ def plan(stack: Restorable, target: Target, limits: Limits) -> BackupFacts:
     return chosen
 
 
-def restore_options(target: Target, chosen: BackupFacts) -> list[str]:
-    """Return pgBackRest's options for a restore to ``target`` from ``chosen``."""
+def restore_options(target: Target, chosen: BackupFacts, action: str = "promote") -> list[str]:
+    """Return pgBackRest's options for a restore to ``target`` from ``chosen``.
+
+    ``action`` is what PostgreSQL does there: ``promote``, or ``pause``.
+    """
     options = [f"--set={chosen.label}"]
     if target.by is not By.DEFAULT:
-        options += [f"--type={target.by.value}", "--target-action=promote"]
+        options += [f"--type={target.by.value}", f"--target-action={action}"]
     if target.by is By.TIME and target.value is not None:
-        options.append(f"--target={format_time(parse_time(target.value))}")
+        options.append(f"--target={plain_time(parse_time(target.value))}")
     elif target.value is not None:
         options.append(f"--target={target.value}")
+    if target.exclusive:
+        options.append("--target-exclusive")
     if target.timeline is not None:
         options.append(f"--target-timeline={target.timeline}")
     return options
@@ -60,19 +66,22 @@ def restore(
     files: Progress | None = None,
     replay: Progress | None = None,
     resume: Sequence[Service] = _WORKERS,
+    options: Sequence[str] = (),
 ) -> RestoreFacts:
     """Replace the stack's database by what the repository holds at ``target``, and let the workers ``resume``.
 
-    ``files`` follows pgBackRest, ``replay`` WAL segments. Raises TargetError before anything was touched, RecoveryError
-    when PostgreSQL refuses; the stack is then left stopped, as it is.
+    ``files`` follows pgBackRest, ``replay`` WAL segments. ``options`` are pgBackRest's own, beside those that follow
+    from the target; with ``--delta`` the data directory is left as it is, for pgBackRest to mend. Raises TargetError
+    before anything was touched, RecoveryError when PostgreSQL refuses; the stack is then left stopped, as it is.
     """
     chosen = plan(stack, target, limits)
     stopping = time.monotonic()
     for service in (*_WORKERS, Service.DATABASE):
         stack.stop(service)
-    stack.wipe_data()
+    if DELTA not in options:
+        stack.wipe_data()
     stopped = time.monotonic()
-    copied = pgbackrest.restore(stack, restore_options(target, chosen), limits, files)
+    copied = pgbackrest.restore(stack, [*restore_options(target, chosen), *options], limits, files)
     recovery = await_recovery(stack, stack.database_log_size(), limits, _segments(chosen, target, replay))
     for service in resume:
         stack.start(service)

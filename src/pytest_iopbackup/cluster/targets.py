@@ -42,6 +42,8 @@ class Target:
 
     by: By = By.DEFAULT
     value: str | None = None
+    exclusive: bool = False
+    """Stop before the target, not behind it: for a time, an LSN or a transaction."""
     backup_set: str | None = None
     """A backup's label; None leaves the choice to :func:`choose_set`."""
     timeline: int | None = None
@@ -55,7 +57,7 @@ class Target:
             return "the end of the archived WAL"
         if self.by is By.IMMEDIATE:
             return f"the end of backup {self.backup_set or 'latest'}"
-        return f"{self.by.value} {self.value}"
+        return f"{self.by.value} {self.value}{', exclusive' if self.exclusive else ''}"
 
 
 def parse_time(text: str) -> datetime:
@@ -92,8 +94,18 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f+00")
 
 
+def plain_time(moment: datetime) -> str:
+    """Write a time in its own offset as pgBackRest takes it, which knows neither ``T`` nor ``Z``."""
+    return moment.isoformat(sep=" ", timespec="microseconds")
+
+
 def validate(target: Target, now: datetime) -> None:
     """Raise TargetError for a target that no repository could restore."""
+    if target.exclusive and target.by not in {By.TIME, By.LSN, By.XID}:
+        raise TargetError(
+            f"a restore by {target.by.value} cannot be exclusive",
+            hint="only one by time, lsn or xid stops before its target",
+        )
     if target.by in {By.DEFAULT, By.IMMEDIATE}:
         return
     if not target.value:
@@ -120,17 +132,11 @@ def choose_set(target: Target, backups: Sequence[BackupFacts], lineage: Mapping[
     if not backups:
         raise TargetError("the repository holds no backup to restore", hint="take one: backup.sh full")
     if target.backup_set is not None:
-        for backup in backups:
-            if backup.label == target.backup_set:
-                return backup
-        raise TargetError(
-            f"backup set {target.backup_set!r} is not in the repository",
-            hint="it holds " + ", ".join(backup.label for backup in backups),
-        )
-    on_line = [backup for backup in backups if _on_line(backup, lineage)]
-    reachable = [backup for backup in on_line if _ends_before(backup, target)]
+        return _chosen_set(target, target.backup_set, backups, lineage)
+    there = [backup for backup in backups if on_line(backup, lineage)]
+    reachable = [backup for backup in there if _ends_before(backup, target)]
     if not reachable:
-        oldest = min(on_line or backups, key=lambda backup: backup.stopped)
+        oldest = min(there or backups, key=lambda backup: backup.stopped)
         raise TargetError(
             f"no backup ends before the target ({target.describe()}), so it cannot be reached",
             hint=f"the oldest recoverable moment is the end of backup {oldest.label}: "
@@ -139,7 +145,37 @@ def choose_set(target: Target, backups: Sequence[BackupFacts], lineage: Mapping[
     return max(reachable, key=lambda backup: (backup.stopped, backup.label))
 
 
-def _on_line(backup: BackupFacts, lineage: Mapping[int, str | None]) -> bool:
+def _chosen_set(
+    target: Target, label: str, backups: Sequence[BackupFacts], lineage: Mapping[int, str | None]
+) -> BackupFacts:
+    """Return the backup that was asked for.
+
+    Neither pgBackRest nor PostgreSQL refuses an earlier target where nothing was committed while the backup ran: such a
+    restore ends behind the backup, and looks well.
+    """
+    backup = next((backup for backup in backups if backup.label == label), None)
+    if backup is None:
+        raise TargetError(
+            f"backup set {label!r} is not in the repository",
+            hint="it holds " + ", ".join(backup.label for backup in backups),
+        )
+    if target.by is By.IMMEDIATE:  # needs no other timeline than the backup's own
+        return backup
+    if not on_line(backup, lineage):
+        raise TargetError(
+            f"backup set {label} was taken on a timeline that does not lead to the target ({target.describe()})",
+            hint=f"the target's timelines are {', '.join(map(str, sorted(lineage)))}; choose a backup on one of them",
+        )
+    if not _ends_before(backup, target):
+        raise TargetError(
+            f"backup set {label} ends after the target ({target.describe()}), so it cannot be reached from there",
+            hint=f"it ended at {format_time(backup.stopped)}, LSN {backup.stop_lsn}: choose an older one, or none",
+        )
+    return backup
+
+
+def on_line(backup: BackupFacts, lineage: Mapping[int, str | None]) -> bool:
+    """Whether recovery along a lineage (see :func:`choose_set`) can begin with a backup."""
     timeline = segment_timeline(backup.start_wal)
     if timeline not in lineage:
         return False

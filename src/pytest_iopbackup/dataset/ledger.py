@@ -98,6 +98,10 @@ class Ledger:
                 file.write(line)
             self._whole = True
 
+    def size(self) -> int:
+        """Return the file's size in bytes, which grows with each entry; 0 where there is no file yet."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
     def entries(self) -> tuple[Entry, ...]:
         """Read all entries, in the order they were written; none where there is no file yet.
 

@@ -1,8 +1,8 @@
 """The ledger of a workload against a restored database, transaction by transaction, after Jepsen's ``set`` checker.
 
-Must be there: acknowledged, committed at or before the mark. May be: the client never learned the outcome. Must not:
-committed after the mark, rolled back, or never attempted. A transaction is there if its audit row is, and then every
-row it changed must be as the last transaction that is there left it: so half a transaction is seen, too.
+Must be there: committed before the cut (see :mod:`~pytest_iopbackup.proof.cut`). May be: nobody knows how it ended.
+Must not: committed behind the cut, rolled back, or never attempted. A transaction is there if its audit row is, and
+then every row it changed must be as the last transaction that is there left it: so half a transaction is seen, too.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from psycopg import sql
 
 from pytest_iopbackup.dataset.ledger import Effect, Entry, Outcome
 from pytest_iopbackup.dataset.plan import DOOMED
 from pytest_iopbackup.errors import ProofError
+from pytest_iopbackup.proof.cut import Cut
 from pytest_iopbackup.proof.difference import EXAMPLES
 from pytest_iopbackup.proof.session import Connection, Cursor, reading, value
 from pytest_iopbackup.proven import Differing, LedgerJudgement
@@ -51,21 +51,21 @@ class _Findings:
 
 
 def judge(
-    entries: Sequence[Entry], mark_time: datetime, connection: Connection, *, seeded: Set[str] = frozenset()
+    entries: Sequence[Entry], cut: Cut, connection: Connection, *, seeded: Set[str] = frozenset()
 ) -> LedgerJudgement:
     """Look up every transaction of the ledger, and the last state of every row it changed.
 
     ``entries`` in the order of the file, which is the order of commits for each key, and without those that an earlier
-    restore gave up. ``mark_time`` parts the acknowledged ones by commit time, which is exact where no transaction was
-    open at the mark. ``seeded``: requests that were there before the workload (see :func:`request_ids`); audit rows
+    restore gave up. ``seeded``: requests that were there before the workload (see :func:`request_ids`); audit rows
     whose request is NULL need not be among them.
 
     Raises ProofError when the ledger cannot be judged: no commit time, no key, no version.
     """
+    held = [(entry, cut.holds(entry)) for entry in entries]
     with reading(connection) as cursor:
         present = _request_ids(cursor)
-        must = [entry for entry in entries if entry.outcome is Outcome.ACKNOWLEDGED and _time(entry) <= mark_time]
-        maybe = [entry for entry in entries if entry.outcome is Outcome.INDETERMINATE and entry.request_id in present]
+        must = [entry for entry, holds in held if holds]
+        maybe = [entry for entry, holds in held if holds is None and entry.request_id in present]
         there = {entry.request_id for entry in (*must, *maybe)}
         left: dict[Row, tuple[Effect, Entry]] = {}
         barred: dict[Row, list[tuple[Effect, Entry]]] = defaultdict(list)
@@ -81,18 +81,20 @@ def judge(
     for entry in must:
         if entry.request_id not in present:
             found.lost[entry.request_id] = f"{_name(entry)}: not there"
-    _judge_requests(found, entries, present - there - seeded, mark_time)
+    _judge_requests(found, entries, present - there - seeded, cut)
     for row, (effect, entry) in left.items():
         _judge_row(found, effect, entry, versions.get(row), barred.get(row, ()))
     for row, attempts in barred.items():
         if row not in left:
             _judge_barred(found, attempts, versions.get(row))
     return LedgerJudgement(
-        acknowledged=len(must),
+        acknowledged=sum(entry.outcome is Outcome.ACKNOWLEDGED for entry in must),
         rows=len(left.keys() | barred.keys()),
         lost=_differing(found.lost),
         unexpected=_differing(found.unexpected),
-        recovered=len(maybe),
+        recovered=sum(
+            entry.outcome is Outcome.INDETERMINATE and entry.request_id in present for entry in (*must, *maybe)
+        ),
     )
 
 
@@ -102,11 +104,11 @@ def request_ids(connection: Connection) -> frozenset[str]:
         return frozenset(_request_ids(cursor))
 
 
-def _judge_requests(found: _Findings, entries: Iterable[Entry], requests: Set[str], mark_time: datetime) -> None:
+def _judge_requests(found: _Findings, entries: Iterable[Entry], requests: Set[str], cut: Cut) -> None:
     """Name requests that are there and must not be."""
     for entry in entries:
         if entry.request_id in requests:
-            why = "rolled back" if entry.outcome is Outcome.ROLLED_BACK else f"committed {_after(entry, mark_time)}"
+            why = "rolled back" if entry.outcome is Outcome.ROLLED_BACK else f"committed {cut.beyond(entry)}"
             found.unexpected.setdefault(entry.request_id, f"{_name(entry)}: there, though {why}")
     for request in sorted(requests - found.unexpected.keys()):
         found.unexpected[request] = f"{request}: there, though not in the ledger"
@@ -179,19 +181,6 @@ def _versions(cursor: Cursor, rows: Iterable[Row]) -> Mapping[Row, int]:
         )
         found.update({(table, text): version for text, version in cursor.execute(query, [keys[table]])})
     return found
-
-
-def _time(entry: Entry) -> datetime:
-    if entry.time is None:
-        raise ProofError(
-            f"the ledger has no commit time for {entry.request_id}",
-            hint="the source needs track_commit_timestamp = on while the workload runs",
-        )
-    return entry.time
-
-
-def _after(entry: Entry, mark_time: datetime) -> str:
-    return f"{(_time(entry) - mark_time).total_seconds():.6f} s after the mark"
 
 
 def _name(entry: Entry) -> str:

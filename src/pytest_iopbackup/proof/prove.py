@@ -10,6 +10,7 @@ from pytest_iopbackup.dataset.ledger import Entry
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.capture import Progress
 from pytest_iopbackup.proof.compare import compare
+from pytest_iopbackup.proof.cut import AtTime
 from pytest_iopbackup.proof.judge import judge
 from pytest_iopbackup.proof.mark import Mark
 from pytest_iopbackup.proof.physical import examine
@@ -72,7 +73,7 @@ def _compared(
     judgement = None
     if ledger is not None:
         entries, seeded = ledger
-        judgement = judge(entries, mark.facts.time, connection, seeded=seeded)
+        judgement = judge(entries, AtTime(mark.facts.time), connection, seeded=seeded)
     return replace(
         nothing,
         tables=found.tables,

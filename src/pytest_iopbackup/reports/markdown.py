@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
+from pytest_iopbackup.points import PointFacts
 from pytest_iopbackup.proven import Differing, ProofFacts, RestoreFacts, TableComparison, Verdict
 from pytest_iopbackup.record import BackupFacts, RunRecord, ScenarioRecord, StepRecord
+from pytest_iopbackup.reports.losses import losses
 from pytest_iopbackup.reports.matrix import faults_of, matrix, summary
 from pytest_iopbackup.reports.text import note, number, physical, size
 
@@ -89,9 +91,13 @@ def _scenario(scenario: ScenarioRecord) -> Iterator[str]:
     if left:
         yield f"\n{left} step{'s were' if left > 1 else ' was'} not run."
     yield from _fault(scenario.steps)
+    for step in scenario.steps:
+        if step.crash:
+            yield from losses(step.crash)
     yield from _backups(scenario.steps)
     yield from _restores(scenario.steps)
     yield from _proofs(scenario.steps)
+    yield from _points(scenario.steps)
     for name, tail in scenario.logs.items():
         yield f"\n<details><summary>{name}, last lines</summary>\n\n```\n{tail}\n```\n</details>"
     yield "\n### Configuration under test\n"
@@ -117,6 +123,13 @@ def _story(scenario: ScenarioRecord) -> Iterator[str]:
         elif step.restore and step.verdict is Verdict.PASSED:
             outage = step.restore.outage_seconds
             yield f"- {step.title.capitalize()}: back after {outage:.1f} s; PostgreSQL: “{step.restore.reached}”."
+        elif step.crash and step.crash.crashes:
+            kills = len(step.crash.crashes)
+            times = "once" if kills == 1 else f"{kills} times"
+            yield (
+                f"- The primary was killed {times} under load. Without its disk at most {max(step.crash.ages):.1f} s "
+                f"of commits were lost, with {step.crash.promised:g} s promised."
+            )
         elif step.operation and step.verdict is Verdict.PASSED:
             yield f"- {step.title}: {step.operation.said}."
         elif step.proof and step.verdict is Verdict.PASSED:
@@ -191,6 +204,35 @@ def _proofs(steps: tuple[StepRecord, ...]) -> Iterator[str]:
         yield f"\nDigests: {restored[0][1].algorithm}, 128 bits; a row set is equal when count and digest are."
         for name, proof in restored:
             yield from _beside_rows(name, proof)
+
+
+def _points(steps: tuple[StepRecord, ...]) -> Iterator[str]:
+    """One line per recovery point that was tried."""
+    for step in steps:
+        if step.points is None:
+            continue
+        yield f"\n### Recovery points of step {step.number}\n"
+        seed = f"; drawn with seed {step.points.seed}" if step.points.seed is not None else ""
+        tried = f"{number(len(step.points.points))} points, {step.points.restores} restore"
+        tried += "s" if step.points.restores != 1 else ""
+        yield f"{tried}; {step.points.window}{seed}.\n"
+        headers = ("point", "by", "target", "from backup", "timeline", "expected", "verdict", "reached", "seconds")
+        yield _table(headers, [_point(point) for point in step.points.points])
+
+
+def _point(point: PointFacts) -> tuple[object, ...]:
+    expected = f"{number(point.expected or 0)} transactions" + (f", the rows of `{point.mark}`" if point.mark else "")
+    return (
+        _cell(point.name),
+        point.by + (", exclusive" if point.exclusive else ""),
+        f"`{_cell(point.target)}`" if point.target else "",
+        point.backup_set or "",
+        point.timeline or "newest",
+        f"refused: {_cell(point.refusal)}" if point.refusal else expected,
+        _SIGN[point.verdict],
+        _cell(point.reason or point.reached or ""),
+        f"{point.seconds:.2f}",
+    )
 
 
 def _matrix(restored: list[tuple[str, ProofFacts]]) -> str:

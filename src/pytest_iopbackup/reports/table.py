@@ -82,14 +82,24 @@ def _outages(scenario: ScenarioRecord) -> str:
 def _proven(scenario: ScenarioRecord) -> str:
     if scenario.verdict is not Verdict.PASSED:
         return _cut(_first_line(scenario.reason))
+    crashes = "; ".join(
+        f"{len(step.crash.crashes)} crashes, lost with the disk: {max(step.crash.ages):.1f} s at most, "
+        f"{step.crash.promised:g} promised"
+        for step in scenario.steps
+        if step.crash
+    )
     proofs = [step.proof for step in scenario.steps if step.proof]
+    if not proofs:
+        told = [crashes, *(note(step) for step in scenario.steps if step.points)]
+        return _cut("; ".join(filter(None, told)))
     parts = [
         (_range([proof.rows for proof in proofs]), "rows"),
         (_range([len(proof.tables) for proof in proofs]), "tables"),
         (_range([proof.objects for proof in proofs]), "objects"),
         (_range([proof.ledger.acknowledged for proof in proofs if proof.ledger]), "transactions"),
     ]
-    return f"{len(proofs)} × " + ", ".join(f"{figures} {what}" for figures, what in parts if figures)
+    compared = f"{len(proofs)} × " + ", ".join(f"{figures} {what}" for figures, what in parts if figures)
+    return f"{compared}; {crashes}" if crashes else compared
 
 
 def _range(figures: list[int]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pytest_iopbackup.crashes import CrashFacts, quantile
 from pytest_iopbackup.detection import Answer, FaultFacts
+from pytest_iopbackup.points import PointsFacts, compared
 from pytest_iopbackup.proven import PhysicalFacts, ProofFacts, RestoreFacts
 from pytest_iopbackup.record import BackupFacts, MarkFacts, MistakeFacts, ScheduleFacts, StepRecord, WriteFacts
 
@@ -23,6 +25,12 @@ def size(count: int) -> str:
 def number(count: int) -> str:
     """Return a count with thin groups: 12 345."""
     return f"{count:,}".replace(",", " ")
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Return the median, the 95th percentile (nearest rank) and the greatest of some figures."""
+    shown = {"p50": quantile(values, 0.5), "p95": quantile(values, 0.95), "max": max(values)}
+    return ", ".join(f"{name} {value:.{digits}f}" for name, value in shown.items())
 
 
 def note(step: StepRecord) -> str:
@@ -74,6 +82,13 @@ def _fault(fault: FaultFacts) -> str:
     return f"{said}{silent} of {len(fault.readings)} signals silent; healed, both restores exact"
 
 
+def _crash(facts: CrashFacts) -> str:
+    return (
+        f"{len(facts.crashes)} crashes; without the disk lost: {spread(facts.ages, 2)} s of {facts.promised:g} "
+        f"promised, {spread(facts.counts, 0)} transactions; with it: none"
+    )
+
+
 def _schedule(schedule: ScheduleFacts) -> str:
     kinds = [backup.type for backup in schedule.taken]
     taken = f"{kinds.count('full')} full and {kinds.count('diff')} differential taken"
@@ -105,6 +120,15 @@ def physical(facts: PhysicalFacts) -> str:
     return f"{text}; not checked: {', '.join(left)}" if left else text
 
 
+def _points(tried: PointsFacts) -> str:
+    exact = f"{compared(tried.points)} of {len(tried.points)} points restored exactly"
+    marked = sum(point.mark is not None for point in tried.points)
+    refused = f", {len(tried.refused)} rightly refused" if tried.refused else ""
+    restores = f"{tried.restores} restore{'s' if tried.restores != 1 else ''}"
+    seed = f", seed {tried.seed}" if tried.seed is not None else ""
+    return f"{exact}{refused}, {restores}{seed}; {marked} with all row sets; {tried.window}"
+
+
 _WORDS: Mapping[str, Callable[[Any], str]] = {
     "backup": _backup,
     "write": _write,
@@ -112,7 +136,9 @@ _WORDS: Mapping[str, Callable[[Any], str]] = {
     "mistake": _mistake,
     "restore": _restore,
     "fault": _fault,
+    "crash": _crash,
     "proof": _proof,
+    "points": _points,
     "schedule": _schedule,
     "operation": lambda operation: str(operation.said),
     "checks": lambda checks: ", ".join(check.name for check in checks),

@@ -19,6 +19,7 @@ from pytest_iopbackup.scenario.model import (
     Check,
     Configure,
     Control,
+    Crash,
     Dataset,
     Expect,
     Fault,
@@ -31,6 +32,8 @@ from pytest_iopbackup.scenario.model import (
     Scenario,
     Schedule,
     Step,
+    Sweep,
+    Targets,
     Write,
     mark_names,
 )
@@ -144,12 +147,15 @@ def _action(document: Document, where: Where, verb: str, argument: Any) -> Actio
     if verb == "control":
         wanted = argument["restore"]
         return Control() if isinstance(wanted, str) else Control(wanted["to"], wanted.get("by", "time"))
-    simple = {"write": Write, "mistake": Mistake, "expect": Expect, "schedule": Schedule, "restore-kept": RestoreKept}
+    simple = {
+        "write": Write, "mistake": Mistake, "expect": Expect, "schedule": Schedule, "restore-kept": RestoreKept,
+        "sweep": Sweep, "crash": Crash,
+    }  # fmt: skip
     if verb in simple:
         action: Action = simple[verb](**argument)
         return action
-    named: dict[str, type[Mark] | type[Lose] | type[Refuse] | type[Fault]]
-    named = {"mark": Mark, "lose": Lose, "refuse": Refuse, "fault": Fault}
+    named: dict[str, type[Mark] | type[Lose] | type[Refuse] | type[Fault] | type[Targets]]
+    named = {"mark": Mark, "lose": Lose, "refuse": Refuse, "fault": Fault, "targets": Targets}
     return named[verb](argument)
 
 
@@ -181,6 +187,8 @@ def _check_references(document: Document, steps: tuple[Step, ...]) -> None:
             _define(document, where, "mark", name, marks)
         if isinstance(action, Backup) and action.name is not None:
             _define(document, where, "backup", action.name, backups)
+        elif isinstance(action, (Targets, Sweep)):
+            _demand_history(document, where, steps[:index], 2 if isinstance(action, Targets) else 1)
         elif isinstance(action, (Expect, RestoreKept)):
             _refer(document, [*where, "rows"], "mark", action.rows, marks)
         elif isinstance(action, Restore) and action.mark is not None:
@@ -201,6 +209,16 @@ def _marks(document: Document, where: Where, action: Action) -> tuple[str, ...]:
         message = f"{action.marks} marks in {action.transactions} transactions"
         raise document.error([*where, "marks"], message, "between any two there must be some to write")
     return mark_names(action.prefix, action.marks)
+
+
+def _demand_history(document: Document, where: Where, before: tuple[Step, ...], marks: int) -> None:
+    """Where nothing was written and marked above, no recovery point has anything to be compared with."""
+    taken = sum(len(_marks(document, where, step.action)) for step in before)
+    if not any(isinstance(step.action, Write) for step in before):
+        raise document.error(where, "no step above writes, so no row is expected anywhere", "add 'write' above")
+    if taken < marks:
+        stand = "1 mark stands" if taken == 1 else f"{taken} marks stand"
+        raise document.error(where, f"{stand} above, and {marks} are needed", "add 'mark' above")
 
 
 def _define(document: Document, where: Where, kind: str, name: str, known: set[str]) -> None:

@@ -186,6 +186,45 @@ class Fault:
         return f"fault {self.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """Kill the primary under load, so many times, and see what is lost without its disk, and with it."""
+
+    times: int = 5
+    clients: int = 4
+    archive_timeout: int | None = None
+    """Seconds, set in PostgreSQL meanwhile; None leaves it as it is."""
+
+    @property
+    def title(self) -> str:
+        meanwhile = "" if self.archive_timeout is None else f", archive_timeout {self.archive_timeout} s"
+        return f"crash {self.times} times under {self.clients} clients{meanwhile}"
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Restore to every kind of target, beside the running stack; each must give exactly its rows, or its refusal."""
+
+    which: str = "every"
+
+    @property
+    def title(self) -> str:
+        return "targets: every kind, at its edges"
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Prove random recovery points over the whole recoverable window, and every mark in it."""
+
+    points: int
+    workers: int = 1
+
+    @property
+    def title(self) -> str:
+        side_by_side = f", {self.workers} side by side" if self.workers > 1 else ""
+        return f"sweep: {self.points} random recovery points{side_by_side}"
+
+
 Action: TypeAlias = (
     Backup
     | Write
@@ -201,6 +240,9 @@ Action: TypeAlias = (
     | Control
     | Refuse
     | Fault
+    | Crash
+    | Targets
+    | Sweep
 )
 
 
@@ -240,6 +282,11 @@ class Scenario:
     def is_trial(self) -> bool:
         """Whether it does nothing but try faults: its stack is green in the end, if it passes."""
         return all(isinstance(step.action, Fault) for step in self.steps)
+
+    @property
+    def crashes(self) -> bool:
+        """Whether its server is to crash."""
+        return any(isinstance(step.action, Crash) for step in self.steps)
 
     @property
     def faults(self) -> tuple[str, ...]:

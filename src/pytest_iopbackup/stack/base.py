@@ -155,6 +155,12 @@ class Stack(Restorable, Protocol):
     def shelter(self) -> Path:
         """Where :meth:`surgeon` can keep what is to be put back: on none of the stack's volumes that a fault breaks."""
 
+    def kill(self, service: Service) -> None:
+        """Kill every process of a service at once, helpers in the background included, as a crash of its machine does.
+
+        None of them learns of it or writes a last word. Returns when all are gone; well if none runs.
+        """
+
     def freeze(self, service: Service) -> None:
         """Stop all processes of a service where they are, until :meth:`thaw`."""
 
@@ -170,8 +176,11 @@ class Stack(Restorable, Protocol):
     def remount(self) -> None:
         """Give every service its volumes back as they belong to it, where that takes a restart."""
 
-    def copy(self) -> Restorable:
-        """Return a place beside the stack to restore its repository into: it archives nothing and has no workers."""
+    def copy(self, variables: Mapping[str, str] | None = None) -> Restorable:
+        """Return a place beside the stack to restore its repository into: it archives nothing and has no workers.
+
+        Its programs find ``variables`` in their environment, beside and before what the stack's own find.
+        """
 
     def health(self, service: Service) -> CommandResult:
         """Ask a worker's health check, as its container's engine does; exit code 0 if it is well."""

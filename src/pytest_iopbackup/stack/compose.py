@@ -121,16 +121,16 @@ class ComposeStack:
         docker("restart", *self._containers.values(), timeout=self._limits.stop + self._limits.start)
         self._look()
 
-    def copy(self) -> ComposeCopy:
+    def copy(self, variables: Mapping[str, str] | None = None) -> ComposeCopy:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
-        networks = inspect(self._container(Service.DATABASE))["NetworkSettings"]["Networks"]
         origin = Origin(
             core=self._core.container,
-            network=next(iter(networks)),
+            network=next(iter(inspect(self._container(Service.DATABASE))["NetworkSettings"]["Networks"])),
             places=self.places,
             stanza=self.stanza,
             directory=self.directory,
             log_in=self._log_in,
+            variables=variables or {},
         )
         return ComposeCopy(f"{self.project.name}-copy-{next(self._copies)}", origin)
 
@@ -154,16 +154,13 @@ class ComposeStack:
 
     def stop(self, service: Service, *, immediate: bool = False) -> None:
         """See :class:`~pytest_iopbackup.stack.base.Stack`; ``immediate`` kills every process of the container."""
+        if immediate:
+            self.kill(service)
+            return
         container = self._container(service)
         self._address = None
         self._stopped.add(service)
         if not inspect(container)["State"]["Running"]:
-            return
-        if immediate:
-            docker("kill", container, check=False, timeout=self._limits.stop)  # it may have ended before
-            wait_until(
-                lambda: not inspect(container)["State"]["Running"], limit=self._limits.stop, what="a container to end"
-            )
             return
         patience = int(self._limits.stop)
         docker("stop", "--time", str(patience), container, timeout=patience + 30)
@@ -172,6 +169,15 @@ class ComposeStack:
                 f"the {service.value} service did not stop within {patience} s and was killed",
                 hint=f"its log: docker logs {container[:12]}",
             )
+
+    def kill(self, service: Service) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`: with a container's first process, the kernel kills all."""
+        container = self._container(service)
+        self._address = None
+        self._stopped.add(service)
+        docker("kill", container, check=False, timeout=self._limits.stop)  # it may have ended before
+        limit, what = self._limits.stop, "a container to end"
+        wait_until(lambda: not inspect(container)["State"]["Running"], limit=limit, what=what)
 
     def running(self, service: Service) -> bool:
         """See :class:`~pytest_iopbackup.stack.base.Stack`; one that Docker has started again has ended."""
@@ -292,9 +298,3 @@ class ComposeStack:
             return
         remove_projects(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def explain(error: CommandError, stack: ComposeStack) -> IopError:
-    """Say why the services did not come up: Compose's words, and the last lines of each service's log."""
-    logs = "\n".join(f"--- {service}\n{text}" for service, text in stack.logs().items())
-    return IopError(f"{error.message}\n{logs}")

@@ -36,6 +36,8 @@ class Origin:
     directory: Path
     log_in: Callable[[str, bool, str], psycopg.Connection[tuple[Any, ...]]]
     """Connects to the server at an address, as to the stack's own; then autocommit, and libpq's options."""
+    variables: Mapping[str, str]
+    """What the copy's programs find in their environment beside that."""
 
 
 class ComposeCopy:
@@ -54,6 +56,7 @@ class ComposeCopy:
             "PGBACKREST_PG1_SOCKET_PATH": _TOP,
             "PGBACKREST_SPOOL_PATH": self.places.spool,
             "PGBACKREST_LOCK_PATH": self.places.lock,
+            **origin.variables,
         }
         given = [entry for entry in like["Env"] if "=" in entry]  # one without a value is not set
         environment = [*given, *(f"{variable}={value}" for variable, value in own.items())]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pytest_iopbackup import resources
-from pytest_iopbackup.errors import CommandError, MachineError, UsageError
+from pytest_iopbackup.errors import CommandError, IopError, MachineError, UsageError
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.stack.base import DATABASE, Service
-from pytest_iopbackup.stack.compose import ComposeStack, explain
+from pytest_iopbackup.stack.compose import ComposeStack
 from pytest_iopbackup.stack.docker import PROJECT_FILE, docker, find_docker
 from pytest_iopbackup.stack.harm import refuse_harm
 from pytest_iopbackup.stack.mapping import ComposeMapping, read_mapping
@@ -118,7 +118,7 @@ class ComposeSupply:
             if isinstance(error, Exception):
                 order.failed(stack)
                 if isinstance(error, CommandError):
-                    error = explain(error, stack)  # before what it explains is gone
+                    error = _explain(error, stack)  # before what it explains is gone
             stack.close()
             raise error from None
         return stack
@@ -190,3 +190,9 @@ def _copy_deployed(directory: Path) -> Path:
     for path in (directory, *directory.rglob("*")):
         path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
     return directory
+
+
+def _explain(error: CommandError, stack: ComposeStack) -> IopError:
+    """Say why the services did not come up: Compose's words, and the last lines of each service's log."""
+    logs = "\n".join(f"--- {service}\n{text}" for service, text in stack.logs().items())
+    return IopError(f"{error.message}\n{logs}")

@@ -18,6 +18,9 @@ from pytest_iopbackup.errors import DeadlineError
 from pytest_iopbackup.limits import wait_until
 
 MARKER = "IOP_STACK"
+SERVICE = "IOP_SERVICE"
+"""Names the service that a process belongs to, if it belongs to one; PostgreSQL's own are the database's."""
+DATABASE = "database"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +35,13 @@ class Leftover:
 _SEGMENTS = ("/dev/shm/PostgreSQL.", "/dev/shm/faketime_shm_", "/dev/shm/sem.faketime_sem_")  # noqa: S108 - their place
 
 
-def find(directory: Path) -> tuple[Leftover, ...]:
-    """Return every live process that belongs to a stack in ``directory``."""
+def find(directory: Path, service: str | None = None) -> tuple[Leftover, ...]:
+    """Return every live process that belongs to a stack in ``directory``, or to one ``service`` of it."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):  # it ended meanwhile, or belongs to somebody else
-                if _belongs(entry, directory):
+                if _belongs(entry, directory, service):
                     status = (entry / "stat").read_text()
                     fields = status.rpartition(")")[2].split()
                     if fields[0] != "Z":
@@ -69,9 +72,15 @@ def end(directory: Path) -> tuple[Leftover, ...]:
     return found
 
 
-def _freeze(directory: Path) -> tuple[Leftover, ...]:
+def kill(directory: Path, service: str) -> None:
+    """Kill every process of one service of a stack, all frozen first: none sees another die. Raises DeadlineError."""
+    _send(_freeze(directory, service), signal.SIGKILL)
+    wait_until(lambda: not find(directory, service), limit=10, what=f"the killed processes of the {service} to be gone")
+
+
+def _freeze(directory: Path, service: str | None = None) -> tuple[Leftover, ...]:
     known: dict[int, Leftover] = {}
-    while new := [process for process in find(directory) if process.pid not in known]:
+    while new := [process for process in find(directory, service) if process.pid not in known]:
         _send(new, signal.SIGSTOP)
         known.update({process.pid: process for process in new})
     return tuple(known.values())
@@ -83,14 +92,19 @@ def _send(processes: Iterable[Leftover], number: signal.Signals) -> None:
             os.kill(process.pid, number)
 
 
-def _belongs(process: Path, directory: Path) -> bool:
+def _belongs(process: Path, directory: Path, service: str | None) -> bool:
     with contextlib.suppress(OSError):
         # Not taken apart: every stack that ends looks through all processes of the machine, several times.
-        _, marked, rest = (b"\0" + (process / "environ").read_bytes()).partition(f"\0{MARKER}=".encode())
-        if marked:
-            return _inside(Path(os.fsdecode(rest.partition(b"\0")[0])), directory)
-    is_postgres = (process / "comm").read_text().strip() == "postgres"
+        environment = b"\0" + (process / "environ").read_bytes()
+        place, theirs = _variable(environment, MARKER), _variable(environment, SERVICE)
+        if place and service in {None, theirs}:
+            return _inside(Path(place), directory)
+    is_postgres = (process / "comm").read_text().strip() == "postgres" and service in {None, DATABASE}
     return is_postgres and _inside(Path(str((process / "cwd").readlink()).removesuffix(" (deleted)")), directory)
+
+
+def _variable(environment: bytes, name: str) -> str:
+    return os.fsdecode(environment.partition(f"\0{name}=".encode())[2].partition(b"\0")[0])
 
 
 def _inside(path: Path, directory: Path) -> bool:

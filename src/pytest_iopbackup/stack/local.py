@@ -40,7 +40,13 @@ class LocalStack:
     kind = "local"
     token = TOKEN
 
-    def __init__(self, directory: Path, settings: LocalSettings, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: LocalSettings,
+        variables: Mapping[str, str] | None = None,
+        options: Mapping[str, str] = SERVER_OPTIONS,
+    ) -> None:
         self.directory = directory
         self.settings = settings
         self.variables: Mapping[str, str] = variables or {}
@@ -57,7 +63,7 @@ class LocalStack:
         self._socket = socket_directory(directory)
         self._logs = log_directory(directory)
         self._processes: dict[Service, subprocess.Popen[bytes]] = {}
-        self._options: Mapping[str, str] = SERVER_OPTIONS
+        self._options = options
         self._copies = count(1)
         self.kept = False
 
@@ -105,7 +111,7 @@ class LocalStack:
         if self.running(service):
             raise UsageError(f"the {service.value} service runs already", hint="stop it first")
         argv = command(service, self.directory, self.places, self._options)
-        surroundings = {**self.environment, **frequency(service, self.variables)}
+        surroundings = {**self.environment, **frequency(service, self.variables), leftovers.SERVICE: service.value}
         with self._log(service).open("ab") as log:
             account().own(self._log(service))
             self._processes[service] = spawn(
@@ -127,6 +133,13 @@ class LocalStack:
                 f"the {service.value} service did not stop within {self.settings.limits.stop:g} s and was killed",
                 hint=f"its log: {self._log(service)}",
             ) from None
+
+    def kill(self, service: Service) -> None:
+        """See :class:`~pytest_iopbackup.stack.base.Stack`."""
+        process = self._processes.pop(service, None)
+        leftovers.kill(self.directory, service.value)
+        if process is not None:
+            process.wait(self.settings.limits.stop)
 
     def running(self, service: Service) -> bool:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
@@ -179,15 +192,14 @@ class LocalStack:
     def remount(self) -> None:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
 
-    def copy(self) -> LocalStack:
+    def copy(self, variables: Mapping[str, str] | None = None) -> LocalStack:
         """See :class:`~pytest_iopbackup.stack.base.Stack`; its directory stands beside the stack's."""
         directory = self.directory.with_name(f"{self.directory.name}c{next(self._copies)}")
-        copy = LocalStack(directory, self.settings, self.variables)
+        copy = LocalStack(directory, self.settings, {**self.variables, **(variables or {})}, COPY_OPTIONS)
         copy.make_directories()
         copy.places.configuration.rmdir()
         copy.places.configuration.symlink_to(self.places.configuration)  # as seen from the data directory, too
         copy.places = replace(copy.places, repository=self.places.repository)
-        copy._options = COPY_OPTIONS
         return copy
 
     def health(self, service: Service) -> CommandResult:

@@ -26,6 +26,8 @@ SERVER_OPTIONS: Mapping[str, str] = {
     "unix_socket_permissions": "0700",
     "max_prepared_transactions": "64",  # for the workload's; a copy needs as many as its original had
 }
+DURABLE_OPTIONS: Mapping[str, str] = {**SERVER_OPTIONS, "fsync": "on"}
+"""Of a server that is to crash: what it acknowledges then counts only if it has been written through."""
 COPY_OPTIONS: Mapping[str, str] = {**SERVER_OPTIONS, "archive_mode": "off"}
 """A copy never archives: it would push its own WAL among the original's."""
 

@@ -46,7 +46,7 @@ class LocalSupply:
         """See :class:`~pytest_iopbackup.stack.supply.Supply`."""
         template = ensure_template(order, self._settings, resources.stack_half())
         order.stage("copying the template")
-        stack = clone(template, order.directory, self._settings, order.variables)
+        stack = clone(template, order, self._settings)
         try:
             order.stage("first checks")
             stack.start_database()

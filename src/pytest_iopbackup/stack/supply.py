@@ -34,6 +34,8 @@ class Order:
     """Places (``repository``, …) that are to be volumes of a limited size (``128m``) from the start, on Compose."""
     wal_segment: int = 16
     """Size of a WAL segment in MiB, on a local stack; on Compose, the system under test decides."""
+    durable: bool = False
+    """Whether a local stack's server writes through what it acknowledges (``fsync``), for it is to crash."""
     stage: Stage
     failed: Callable[[Stack], None]
     """Told of a stack that could not be brought up, before it is taken down."""

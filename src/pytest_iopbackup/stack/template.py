@@ -6,13 +6,13 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_iopbackup.stack.base import DATABASE, Service
 from pytest_iopbackup.stack.host import account
 from pytest_iopbackup.stack.local import LocalStack
-from pytest_iopbackup.stack.local_services import LocalSettings
+from pytest_iopbackup.stack.local_services import DURABLE_OPTIONS, SERVER_OPTIONS, LocalSettings
 from pytest_iopbackup.stack.supply import Order, await_first_backup
 
 
@@ -34,12 +34,15 @@ def ensure_template(order: Order, settings: LocalSettings, stack_half: Path) -> 
     return template
 
 
-def clone(template: Path, directory: Path, settings: LocalSettings, variables: Mapping[str, str]) -> LocalStack:
+def clone(template: Path, order: Order, settings: LocalSettings) -> LocalStack:
     """Return a stopped stack that is a copy of the template, with places of its own."""
-    stack = LocalStack(directory, settings, variables)
+    options = DURABLE_OPTIONS if order.durable else SERVER_OPTIONS
+    stack = LocalStack(order.directory, settings, order.variables, options)
     host = stack.host(Service.DATABASE)
     stack.make_directory()
-    host.run(["cp", "--archive", "--reflink=auto", f"{template}/.", str(directory)], timeout=settings.limits.build)
+    host.run(
+        ["cp", "--archive", "--reflink=auto", f"{template}/.", str(stack.directory)], timeout=settings.limits.build
+    )
     return stack
 
 

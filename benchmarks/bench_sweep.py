@@ -1,0 +1,84 @@
+"""Recovery points proven per minute by a sweep, against a restore for each of them, in one run on one stack.
+
+The standard dataset, 50 random points and each mark: one restore, then forward. Beside it, spread over the same points,
+``SAMPLE`` of them by a restore of their own, judged alike. Bounds: at least 10 times as many points a minute, and all
+within 90 s. ``WORKERS`` splits the window.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from random import Random
+
+from tabulate import tabulate
+
+from pytest_iopbackup.cluster.lsn import format_lsn
+from pytest_iopbackup.drill import Drill, nothing
+from pytest_iopbackup.everywhere.attempt import Attempt, attempt
+from pytest_iopbackup.everywhere.draw import draw
+from pytest_iopbackup.everywhere.sweep import Sweep
+from pytest_iopbackup.everywhere.window import Window, archive_all
+from pytest_iopbackup.options import Options
+from pytest_iopbackup.proven import Verdict
+from pytest_iopbackup.scenario.model import Dataset
+from pytest_iopbackup.session import Session
+
+TIMES = 10.0
+SECONDS = 90.0
+POINTS = int(os.environ.get("POINTS", "50"))
+SAMPLE = int(os.environ.get("SAMPLE", "5"))
+WORKERS = int(os.environ.get("WORKERS", "1"))
+
+
+def main() -> int:
+    """Time both on the same points, print the ratio; 1 where a bound is missed or a point is not exact."""
+    session = Session(Options(), run=f"bench-{os.getpid()}")
+    with ExitStack() as stack:
+        stack.callback(session.close)
+        drill = stack.enter_context(session.provide(Dataset(users=2000), lambda _name: nothing))
+        _write(drill)
+        begun = time.monotonic()
+        swept = Sweep(drill, POINTS, WORKERS).run()
+        seconds = time.monotonic() - begun
+        begun = time.monotonic()
+        window = Window(drill)
+        reading = time.monotonic() - begun
+        places = draw(window, POINTS, Random(drill.seed))
+        spread = [places[(2 * number + 1) * len(places) // (2 * SAMPLE)] for number in range(SAMPLE)]
+        targets = [replace(at.target, at_lsn=format_lsn(at.position[0])) for at in spread]
+        each = [attempt(drill, Attempt(name=one.describe(), window=window, target=one)) for one in targets]
+    for point in (*swept.points, *each):
+        if point.verdict is not Verdict.PASSED:
+            print(f"{point.name}: {point.verdict.value}: {point.reason}")
+    per_point = statistics.median(point.seconds for point in each) + reading / len(places)
+    sweeping, restoring = 60 * len(swept.points) / seconds, 60 / per_point
+    rows = [
+        (f"sweep, {WORKERS} worker{'s' * (WORKERS > 1)}", f"{len(swept.points)}", f"{seconds:.1f}", f"{sweeping:.0f}"),
+        ("a restore each, median", f"{len(each)} sampled", f"{per_point:.2f} each", f"{restoring:.1f}"),
+    ]
+    print(tabulate(rows, ("way", "points", "s", "points per minute"), disable_numparse=True))
+    exact = all(point.verdict is Verdict.PASSED for point in (*swept.points, *each))
+    fast, quick = sweeping / restoring >= TIMES, seconds <= SECONDS
+    print(f"bound {TIMES:g} times: {'met' if fast else 'MISSED'}; ratio {sweeping / restoring:.1f}")
+    print(f"bound {SECONDS:g} s: {'met' if quick else 'MISSED'}; {seconds:.1f} s")
+    return 0 if exact and fast and quick else 1
+
+
+def _write(drill: Drill) -> None:
+    """Make the history of the scenario ``sweep``."""
+    drill.mark("seeded")
+    for mark, kind in (("first", "diff"), ("second", "full"), ("third", None)):
+        drill.write(200)
+        drill.mark(mark)
+        if kind:
+            drill.backup(kind)
+    archive_all(drill)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

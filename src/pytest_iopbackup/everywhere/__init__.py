@@ -1,0 +1,1 @@
+"""Proves many recovery points of one repository: every kind of target at its edges, or a sweep over all its WAL."""

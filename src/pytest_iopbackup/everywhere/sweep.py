@@ -1,0 +1,150 @@
+"""Many recovery points for one restore: a standby pauses at the first, is judged there, and moved on to the next."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
+from random import Random
+
+from pytest_iopbackup.blame import blame, words
+from pytest_iopbackup.cluster.lsn import parse_lsn
+from pytest_iopbackup.cluster.standby import Paused, move_on, restore_paused
+from pytest_iopbackup.drill import Drill, nothing
+from pytest_iopbackup.errors import ProofError
+from pytest_iopbackup.everywhere.draw import Place, draw, placed
+from pytest_iopbackup.everywhere.window import Window, archive_all
+from pytest_iopbackup.points import PointFacts, PointsFacts
+from pytest_iopbackup.proof.stop import misplaced, overrun
+from pytest_iopbackup.proven import Verdict
+from pytest_iopbackup.record import BackupFacts
+from pytest_iopbackup.stack.base import Restorable
+
+
+class Sweep:
+    """Proves random points of a window and every mark in it, in the order of WAL.
+
+    ``workers`` split the window, each with a restore of its own from the newest backup before its part.
+    """
+
+    def __init__(self, drill: Drill, points: int, workers: int = 1) -> None:
+        self._drill = drill
+        self._workers = workers
+        self._count = points
+        self._progress = drill.progress
+        self._lock = threading.Lock()
+        self._done = self._total = 0
+
+    def run(self) -> PointsFacts:
+        """Judge each point; the first that cannot be reached ends its part, and those behind it are unknown.
+
+        Raises ProofError where WAL of the window is missing.
+        """
+        archive_all(self._drill)
+        window = Window(self._drill)
+        return self.over(window, draw(window, self._count, Random(self._drill.seed)))  # noqa: S311 - reproducible
+
+    def over(self, window: Window, places: Sequence[Place]) -> PointsFacts:
+        """Judge these places of a window, which come in the order of WAL."""
+        self._total = len(places)
+        parts = split(places, self._workers)
+        self._drill.progress = nothing
+        try:
+            with ThreadPoolExecutor(max(len(parts), 1)) as pool:
+                found = list(pool.map(lambda part: self._part(window, part), parts))
+        finally:
+            self._drill.progress = self._progress
+        first, last = window.backups[0].stop_lsn, window.order.last
+        return PointsFacts(
+            points=tuple(point for points in found for point in points),
+            restores=len(parts),
+            window=f"{len(window.endings)} transactions from LSN {first}" + (f" to {last:X}" if last else ""),
+            seed=self._drill.seed,
+        )
+
+    def _part(self, window: Window, places: Sequence[Place]) -> list[PointFacts]:
+        points: list[PointFacts] = []
+        base = newest_before(window, places[0])
+        copy = self._drill.stack.copy()
+        try:
+            for place in places:
+                points.append(self._point(window, place, base, copy, first=not points))
+                self._tell()
+                if points[-1].reached is None:  # there is no standby to move on
+                    break
+        finally:
+            copy.close()
+        lost = f"not tried: recovery did not get past {points[-1].name}"
+        return points + [
+            replace(_facts(place, base), verdict=Verdict.UNKNOWN, reason=lost) for place in places[len(points) :]
+        ]
+
+    def _point(self, window: Window, place: Place, base: BackupFacts, copy: Restorable, *, first: bool) -> PointFacts:
+        began = time.monotonic()
+        facts = _facts(place, base)
+        limits = self._drill.limits
+        try:
+            _demand_same(window, place, base)
+            paused = restore_paused(copy, place.target, base, limits) if first else move_on(copy, place.target, limits)
+            facts = self._judge(window, place, paused, copy, replace(facts, reached=paused.reached))
+        except Exception as error:  # whatever it is, it is a verdict with a reason
+            facts = replace(facts, verdict=blame(error), reason=words(error))
+        return replace(facts, seconds=time.monotonic() - began)
+
+    def _judge(self, window: Window, place: Place, paused: Paused, copy: Restorable, facts: PointFacts) -> PointFacts:
+        with copy.connect(autocommit=False) as connection:
+            proven = window.prove(place.cut, connection)
+        outcome, reason = proven.verdict, proven.reason
+        astray = misplaced(window.order, place.target, place.cut, paused.reached)
+        astray = astray or overrun(window.order, place.cut, paused.replayed)
+        if outcome is Verdict.PASSED and astray:
+            outcome, reason = Verdict.FAILED, astray
+        return replace(
+            facts,
+            expected=proven.expected,
+            mark=proven.mark,
+            tables=proven.tables,
+            verdict=outcome,
+            reason=reason,
+        )
+
+    def _tell(self) -> None:
+        with self._lock:
+            self._done += 1
+            self._progress(self._done, self._total)
+
+
+def split(places: Sequence[Place], parts: int) -> list[Sequence[Place]]:
+    """Return the places in so many stretches of about the same length, none of them empty."""
+    size, rest = divmod(len(places), parts)
+    ends = [number * size + min(number, rest) for number in range(parts + 1)]
+    return [places[begin:end] for begin, end in pairwise(ends) if end > begin]
+
+
+def newest_before(window: Window, place: Place) -> BackupFacts:
+    """Return the newest backup that ends before a place."""
+    return [one for one in window.backups if parse_lsn(one.stop_lsn) < place.position[0]][-1]
+
+
+def _demand_same(window: Window, place: Place, base: BackupFacts) -> None:
+    """Raise ProofError where a restore from ``base`` would stop elsewhere than one from the oldest backup."""
+    again = placed(window, place.target, base)
+    if again is None or again.position != place.position:
+        raise ProofError(f"from backup {base.label}, {place.target.describe()} is another place")
+
+
+def _facts(place: Place, base: BackupFacts) -> PointFacts:
+    target = place.target
+    return PointFacts(
+        name=target.describe(),
+        by=target.by.value,
+        target=target.value,
+        exclusive=target.exclusive,
+        backup_set=base.label,
+        timeline=target.timeline,
+        verdict=Verdict.UNKNOWN,
+        seconds=0,
+    )

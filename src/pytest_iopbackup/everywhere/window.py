@@ -1,0 +1,199 @@
+"""What a repository can be restored to along one line of timelines, and what each target must leave there.
+
+Read once, from the archived WAL, the ledger and the marks: never from a server that was restored.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from pytest_iopbackup.cluster import pgbackrest
+from pytest_iopbackup.cluster.lsn import parse_lsn
+from pytest_iopbackup.cluster.targets import Target, on_line
+from pytest_iopbackup.cluster.wal import Ending, read_order
+from pytest_iopbackup.drill import Drill
+from pytest_iopbackup.errors import ProofError, UsageError
+from pytest_iopbackup.proof import rowset
+from pytest_iopbackup.proof.compare import compare
+from pytest_iopbackup.proof.cut import InWal, cut_at
+from pytest_iopbackup.proof.judge import judge
+from pytest_iopbackup.proof.mark import Mark
+from pytest_iopbackup.proof.session import Connection, reading
+from pytest_iopbackup.proof.verdict import verdict
+from pytest_iopbackup.proven import ProofFacts, TableComparison, Verdict
+from pytest_iopbackup.record import BackupFacts
+
+_QUIET = timedelta(seconds=0.2)
+"""Nothing that ended this long after a mark was under way at it: no transaction of the workload takes so long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proven:
+    """What a restored database was found to hold."""
+
+    expected: int
+    """Transactions that had to be there."""
+    mark: str | None
+    tables: int
+    verdict: Verdict
+    reason: str | None
+
+
+def archive_all(drill: Drill) -> None:
+    """End the present WAL segment, and wait until it is in the repository."""
+    with drill.connect() as connection:
+        row = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
+    if row is None:
+        raise ProofError("PostgreSQL gave no WAL segment to wait for")
+    pgbackrest.await_archived(drill.stack, row[0], drill.limits)
+
+
+class Window:
+    """The recoverable window along a timeline and its ancestors; ``timeline`` None is the newest.
+
+    Raises ProofError where WAL in it is missing or cannot be read, UsageError where there is nothing to expect.
+    """
+
+    def __init__(self, drill: Drill, timeline: int | None = None) -> None:
+        stack, limits = drill.stack, drill.limits
+        known = pgbackrest.info(stack, limits)
+        lineage = pgbackrest.lineage(stack, known.archive_id or "", timeline, limits)
+        there = [backup for backup in known.backups if on_line(backup, lineage)]
+        if not there:
+            raise UsageError("there is no backup to restore", hint="take one first")
+        if drill.seeded is None:
+            raise UsageError("the workload has written nothing, so no row is expected anywhere", hint="write first")
+        self.timeline = timeline
+        self.timelines = tuple(sorted(lineage))
+        self.backups = tuple(sorted(there, key=lambda backup: parse_lsn(backup.stop_lsn)))
+        """The oldest first; recovery along this line can begin with each."""
+        self.order = read_order(stack, self.backups[0].start_lsn, limits, timeline)
+        self.entries = drill.ledger.entries()
+        self._seeded = drill.seeded
+        self._commits = {(entry.xid % 2**32, entry.time) for entry in self.entries if entry.xid and entry.lsn}
+        self._unsure = {entry.xid % 2**32 for entry in self.entries if entry.xid and not entry.lsn}
+        self.marks = tuple(mark for mark in drill.history.marks if self._lies_here(mark, lineage))
+        """Those that lie on this line, in its order."""
+        self.unchanged = self._unchanged()
+
+    @property
+    def endings(self) -> tuple[Ending, ...]:
+        """How transactions end in it, in the order of WAL."""
+        return self.order.endings
+
+    def acknowledged(self, ending: Ending) -> bool:
+        """Whether an ending is the commit of a transaction of the ledger."""
+        return (ending.xid, ending.time) in self._commits  # an xid alone may be another transaction on each timeline
+
+    def cut(self, target: Target, base: BackupFacts) -> InWal | None:
+        """Return what a target leaves, by the order of WAL; None if recovery ends before it."""
+        return cut_at(self.order, target, base)
+
+    def mark_at(self, cut: InWal) -> Mark | None:
+        """Return the mark whose rows are exactly those that a cut leaves, if there is one.
+
+        Beside the mark's own commit and the one that follows it, which change no row, nothing may lie between them.
+        """
+        for mark in self.marks:
+            own = self._before(mark)
+            if cut.stop == own or (self._committed(mark) and self._quiet_after(own) and cut.stop == own + 1):
+                return mark
+            if self._committed(mark) and self._sentinel(own) and self._quiet_after(own) and cut.stop == own + 2:
+                return mark
+        return None
+
+    def prove(self, cut: InWal, connection: Connection) -> Proven:
+        """Compare a restored database with what must be there: ledger, mark, tables that the workload never changes.
+
+        Reads only. Raises ProofError where that cannot be done.
+        """
+        mark = self.mark_at(cut)
+        found = compare(mark.capture, connection) if mark else None
+        if found and mark and not self._sequences_exact(mark, cut):
+            found = replace(found, findings=tuple(one for one in found.findings if one.kind != "sequence"), sequences=0)
+        tables = found.tables if found else _compare_unchanged(self.unchanged, connection)
+        proof = ProofFacts(
+            mark=mark.facts.name if mark else "",
+            algorithm="",
+            tables=tables,
+            sequences=found.sequences if found else 0,
+            objects=found.objects if found else 0,
+            findings=found.findings if found else (),
+            ledger=judge(self.entries, cut, connection, seeded=self._seeded),
+        )
+        outcome, reason = verdict(proof)
+        if outcome is Verdict.UNKNOWN and not tables and proof.ledger and proof.ledger.rows:
+            outcome, reason = Verdict.PASSED, None  # no table is known to be the same everywhere: the ledger has judged
+        return Proven(
+            expected=proof.ledger.acknowledged if proof.ledger else 0,
+            mark=mark.facts.name if mark else None,
+            tables=len(tables),
+            verdict=outcome,
+            reason=reason,
+        )
+
+    def _sequences_exact(self, mark: Mark, cut: InWal) -> bool:
+        """Whether sequences stand as at the mark: what a later transaction takes from one shows before it commits."""
+        if cut.stop == len(self.order.endings) or cut.target == f"name {mark.facts.name}":
+            return True
+        return self._committed(mark) and cut.stop <= self._before(mark) + 1
+
+    def _lies_here(self, mark: Mark, lineage: Mapping[int, str | None]) -> bool:
+        """Whether recovery along this line passes a mark."""
+        if mark.facts.timeline not in lineage or parse_lsn(mark.facts.lsn) < self.order.start:
+            return False
+        left_at = lineage[mark.facts.timeline]
+        return left_at is None or parse_lsn(mark.facts.lsn) <= parse_lsn(left_at)
+
+    def _before(self, mark: Mark) -> int:
+        """Return how many transactions end before a mark; that is where its own ends, if it is on this line."""
+        return bisect_left(self.order.endings, parse_lsn(mark.facts.lsn), key=lambda ending: ending.lsn)
+
+    def _committed(self, mark: Mark) -> bool:
+        """Whether a mark's own commit is on this line: a restore to the mark by name leaves the line before it."""
+        own = self.order.endings[self._before(mark) :][:1]
+        return [(one.xid, one.time) for one in own] == [(mark.facts.xid % 2**32, mark.facts.time)]
+
+    def _sentinel(self, own: int) -> bool:
+        """Whether the commit that follows a mark's own is the one that :func:`take_mark` makes."""
+        for following in self.order.endings[own + 1 : own + 2]:
+            unknown = not self.acknowledged(following) and following.xid not in self._unsure
+            return unknown and following.xid == self.order.endings[own].xid + 1
+        return False
+
+    def _quiet_after(self, own: int) -> bool:
+        """Whether nothing was under way while a mark was taken: else a sequence could have gone on."""
+        later = self.order.endings[own + 1 + self._sentinel(own) :][:1]
+        return not later or later[0].time - self.order.endings[own].time > _QUIET
+
+    def _unchanged(self) -> tuple[rowset.RowSet, ...]:
+        """Return the row sets that are the same at all marks, if the first was taken before the workload wrote."""
+        first = min((parse_lsn(entry.lsn) for entry in self.entries if entry.lsn), default=0)
+        if len(self.marks) < 2 or parse_lsn(self.marks[0].facts.lsn) > first:
+            return ()
+        sets = [set(mark.capture.tables) for mark in self.marks]
+        changed = {effect.table for entry in self.entries for effect in entry.effects}
+        return tuple(rows for rows in self.marks[0].capture.tables if rows.table not in changed and _in_all(rows, sets))
+
+
+def _compare_unchanged(expected: tuple[rowset.RowSet, ...], connection: Connection) -> tuple[TableComparison, ...]:
+    with reading(connection) as cursor:
+        present = {table.name: table for table in rowset.user_tables(cursor)}
+        return tuple(
+            TableComparison(
+                table=rows.table,
+                expected_rows=rows.rows,
+                actual_rows=found.rows if found else 0,
+                expected_digest=rows.digest,
+                actual_digest=found.digest if found else "no such table",
+            )
+            for rows in expected
+            for found in [rowset.digest(cursor, present[rows.table]) if rows.table in present else None]
+        )
+
+
+def _in_all(rows: rowset.RowSet, sets: list[set[rowset.RowSet]]) -> bool:
+    return all(rows in one for one in sets)
