@@ -129,6 +129,14 @@ def user_tables(cursor: Cursor) -> tuple[Table, ...]:
     )
 
 
+def row_hashes(table: Table) -> tuple[sql.Composable, sql.Composable]:
+    """Return two expressions over a row ``t`` of a table: its two 64-bit hashes, with sign."""
+    first, second = (
+        sql.SQL("pg_catalog.hash_record_extended({}, {})").format(_image(table), sql.Literal(seed)) for seed in SEEDS
+    )
+    return first, second
+
+
 def read(connection: Connection, name: str) -> RowSet:
     """Return one table's row set as it is now; ProofError if there is no such table or it has no rows of its own."""
     with reading(connection) as cursor:
@@ -183,14 +191,18 @@ def _images(table: Table, before: tuple[sql.Composable, ...]) -> sql.Composed:
 
     ``OFFSET 0`` keeps the planner from merging it with the query around it, which would make each image twice.
     """
+    image = _image(table) + sql.SQL(" AS image")
+    return sql.SQL("SELECT {} FROM ONLY {} AS t OFFSET 0").format(
+        sql.SQL(", ").join((*before, image)), sql.SQL(table.name)
+    )
+
+
+def _image(table: Table) -> sql.Composed:
     columns = sql.SQL(", ").join(
         sql.SQL("t.{}").format(sql.Identifier(name)) + sql.SQL(f"::pg_catalog.{cast}" if cast else "")
         for name, cast in table.columns
     )
-    image = sql.SQL("ROW(pg_catalog.record_send(ROW({}))) AS image").format(columns)
-    return sql.SQL("SELECT {} FROM ONLY {} AS t OFFSET 0").format(
-        sql.SQL(", ").join((*before, image)), sql.SQL(table.name)
-    )
+    return sql.SQL("ROW(pg_catalog.record_send(ROW({})))").format(columns)
 
 
 def _key(key: tuple[str, ...]) -> sql.Composable:
