@@ -26,7 +26,7 @@ PIECE = 7
 
 TEXT_SEED = 0x6A09E667
 
-_STRING = re.compile(r'"((?:[^"\\]|\\u[0-9a-f]{4}|\\[^u])*)')
+_STRING = re.compile(r'"((?:[^"\\]|\\u[0-9a-f]{4}|\\[^u])*)"?')
 """A JSON string, which may end before its end."""
 
 
