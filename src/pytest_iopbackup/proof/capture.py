@@ -21,12 +21,11 @@ import cattrs
 
 from pytest_iopbackup.errors import MachineError, ProofError
 from pytest_iopbackup.proof.catalog import CatalogObject, catalog_objects
-from pytest_iopbackup.proof.columns import describe_tables
 from pytest_iopbackup.proof.rowset import Method, RowSet, digest, method, user_tables
 from pytest_iopbackup.proof.sequences import SequenceState, behind_columns, read_states
 from pytest_iopbackup.proof.session import Connection, Cursor, reading
 from pytest_iopbackup.proof.sketch import Sketch
-from pytest_iopbackup.proof.sketching import Layout, layout, take_sketch
+from pytest_iopbackup.proof.sketching import Layout, layout, table_blocks, take_sketch
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is in all: blocks of tables, or rows."""
@@ -125,14 +124,14 @@ def _take(
 ) -> Capture:
     tables, done = user_tables(cursor), 0
     compared = [table for table in tables if table.skipped is None]
-    described = describe_tables(cursor)
+    blocks = table_blocks(cursor)
     row_sets: list[RowSet] = []
     sketches: list[Kept] = []
-    total = sum(described[table.name].blocks for table in compared)
+    total = sum(blocks[table.name] for table in compared)
     for number, table in enumerate(compared):
         rows = digest(cursor, table)
-        how = layout(table, described[table.name])
-        sketch = take_sketch(cursor, table, described[table.name], how) if rows.rows else Sketch.of(how.shape)
+        how = layout(table, blocks[table.name])
+        sketch = take_sketch(cursor, table, how) if rows.rows else Sketch.of(how.shape)
         if sketch.rows != rows.rows:
             raise ProofError(
                 f"{table.name} has {rows.rows} rows, but {sketch.rows} are in the sketch of the same snapshot",
@@ -143,7 +142,7 @@ def _take(
         row_sets.append(rows)
         sketches.append(Kept(layout=how, sha256=hashlib.sha256(content).hexdigest()))
         if progress is not None:
-            done += described[table.name].blocks
+            done += blocks[table.name]
             progress(done, total)
     states = read_states(cursor) if sequences is None else sequences
     return Capture(

@@ -10,10 +10,9 @@ import psycopg
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.capture import Capture, Progress
 from pytest_iopbackup.proof.catalog import catalog_objects, object_findings
-from pytest_iopbackup.proof.columns import describe_tables
-from pytest_iopbackup.proof.naming import Here, name_differences, name_unexpected
+from pytest_iopbackup.proof.naming import name_differences, name_unexpected
 from pytest_iopbackup.proof.redact import without_values
-from pytest_iopbackup.proof.rowset import Method, RowSet, digest, method, to_digest, user_tables
+from pytest_iopbackup.proof.rowset import Method, RowSet, Table, digest, method, to_digest, user_tables
 from pytest_iopbackup.proof.sequences import behind_columns, read_states, sequence_findings
 from pytest_iopbackup.proof.session import Connection, Cursor, reading, says_damaged, words
 from pytest_iopbackup.proven import Finding, TableComparison
@@ -44,16 +43,11 @@ def compare(
     """
     with reading(connection) as cursor:
         _same_method(capture.method, method(cursor))
-        described = describe_tables(cursor)
-        present = {
-            table.name: Here(table, described[table.name]) for table in user_tables(cursor) if table.skipped is None
-        }
+        present = {table.name: table for table in user_tables(cursor) if table.skipped is None}
         wanted = {rows.table: rows for rows in capture.tables}
         tables, findings, done = [], [], 0
         for name in sorted(wanted.keys() | present.keys()):
-            expected = wanted.get(name) or RowSet(
-                table=name, key=present[name].table.key, rows=0, digest=to_digest(0, 0)
-            )
+            expected = wanted.get(name) or RowSet(table=name, key=present[name].key, rows=0, digest=to_digest(0, 0))
             try:
                 with connection.transaction():
                     tables.append(_compare_table(cursor, capture, expected, present.get(name), redact=redact))
@@ -95,9 +89,9 @@ def _method_words(made: Method) -> str:
 
 
 def _compare_table(
-    cursor: Cursor, capture: Capture, expected: RowSet, here: Here | None, *, redact: bool
+    cursor: Cursor, capture: Capture, expected: RowSet, here: Table | None, *, redact: bool
 ) -> TableComparison:
-    actual = replace(expected, rows=0, digest=to_digest(0, 0)) if here is None else digest(cursor, here.table)
+    actual = replace(expected, rows=0, digest=to_digest(0, 0)) if here is None else digest(cursor, here)
     result = TableComparison(
         table=expected.table,
         expected_rows=expected.rows,
@@ -108,7 +102,7 @@ def _compare_table(
     if result.equal:
         return result
     if here is not None and not expected.rows:
-        found = name_unexpected(cursor, here.table, actual.rows, redact=redact)
+        found = name_unexpected(cursor, here, actual.rows, redact=redact)
     else:
         found = name_differences(cursor, *capture.sketch(expected.table), here, redact=redact)
     return replace(

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from pytest_iopbackup.proof.difference import plain, readable_values
+from pytest_iopbackup.proof.rowset import Table
 
-NUMBERS = frozenset({"int2", "int4", "int8"})
+UUID = "pg_catalog.uuid"
+NUMBERS = frozenset({"pg_catalog.int2", "pg_catalog.int4", "pg_catalog.int8"})
 MOST = 4
 """Words that a key may take as it is."""
 
@@ -69,7 +71,7 @@ class KeyForm:
         if not self.kinds:
             return set(columns) <= types.keys() and bool(columns) == bool(self.columns)
         return len(columns) == len(self.kinds) and all(
-            types.get(column) in (("uuid",) if kind == "uuid" else NUMBERS)
+            types.get(column) in ((UUID,) if kind == "uuid" else NUMBERS)
             for column, kind in zip(columns, self.kinds, strict=True)
         )
 
@@ -127,10 +129,15 @@ class KeyForm:
         return Name(tuple(words), readable_values(values_of(text), self.columns) + end, whole)
 
 
+def column_types(table: Table) -> dict[str, str]:
+    """Return the type of each column, under all domains."""
+    return {name: kind.type for (name, _), kind in zip(table.columns, table.kinds, strict=True)}
+
+
 def key_form(columns: tuple[str, ...], types: Mapping[str, str], room: int) -> KeyForm:
     """Choose how to keep a key in ``room`` bytes of a cell; ``types`` of the table's columns."""
-    kinds = tuple("uuid" if types[column] == "uuid" else "int8" for column in columns)
-    if columns and all(types[column] in NUMBERS or types[column] == "uuid" for column in columns):
+    kinds = tuple("uuid" if types[column] == UUID else "int8" for column in columns)
+    if columns and all(types[column] in NUMBERS or types[column] == UUID for column in columns):
         form = KeyForm(columns=columns, kinds=kinds)
         if sum(form.bits) <= 64 * MOST:
             return form

@@ -11,14 +11,14 @@ from itertools import islice
 
 from psycopg import sql
 
-from pytest_iopbackup.proof.columns import Described, differing, group_text
+from pytest_iopbackup.proof.columns import differing, group_text
 from pytest_iopbackup.proof.difference import EXAMPLES, readable, readable_values
-from pytest_iopbackup.proof.keyform import Name, key_text
+from pytest_iopbackup.proof.keyform import Name, column_types, key_text
 from pytest_iopbackup.proof.redact import hidden
-from pytest_iopbackup.proof.rowset import Table, lines, row_hashes
+from pytest_iopbackup.proof.rowset import Table, lines
 from pytest_iopbackup.proof.session import Cursor
 from pytest_iopbackup.proof.sketch import Entry, Peeled, Sketch, peel
-from pytest_iopbackup.proof.sketching import ROW_WORD, Layout, take_sketch
+from pytest_iopbackup.proof.sketching import ROW_WORD, Layout, row_hash, take_sketch
 from pytest_iopbackup.proven import Differing
 
 
@@ -34,14 +34,6 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
-    """A table of the restored database."""
-
-    table: Table
-    described: Described
-
-
-@dataclass(frozen=True, slots=True)
 class _Row:
     name: Name
     columns: tuple[int, ...]
@@ -49,7 +41,7 @@ class _Row:
 
 
 def name_differences(
-    cursor: Cursor, expected: Sketch, how: Layout, here: Here | None, *, redact: bool = False
+    cursor: Cursor, expected: Sketch, how: Layout, here: Table | None, *, redact: bool = False
 ) -> Named:
     """Compare a table with its sketch of the mark; ``here`` is None if it is gone. One scan of the table.
 
@@ -59,7 +51,7 @@ def name_differences(
         actual, read_as = Sketch.of(how.shape), how
     else:
         read_as = _readable_here(how, here)
-        actual = take_sketch(cursor, here.table, here.described, read_as)
+        actual = take_sketch(cursor, here, read_as)
     found = peel(expected, actual)
     if found.left:
         return _too_many(found, expected.rows, actual.rows)
@@ -79,10 +71,10 @@ def name_unexpected(cursor: Cursor, table: Table, rows: int, *, redact: bool = F
     return Named(unexpected=Differing(total=rows, examples=tuple(hidden(key) if redact else key for key in keys)))
 
 
-def _readable_here(how: Layout, here: Here) -> Layout:
+def _readable_here(how: Layout, here: Table) -> Layout:
     """Return the layout with a key that this table has: the captured one's columns may be gone, or of another type."""
-    for columns in (how.key.columns, here.table.key):
-        if how.key.fits(columns, here.described.types):
+    for columns in (how.key.columns, here.key):
+        if how.key.fits(columns, column_types(here)):
             return replace(how, key=replace(how.key, columns=columns))
     return replace(how, key=replace(how.key, absent=True))
 
@@ -140,12 +132,12 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def _looked_up(cursor: Cursor, here: Here, how: Layout, rows: Sequence[_Row]) -> dict[int, str]:
+def _looked_up(cursor: Cursor, here: Table, how: Layout, rows: Sequence[_Row]) -> dict[int, str]:
     """Return the full names of rows that are there and did not fit into the sketch, by the row's word."""
     wanted = [row.entry.row for row in rows if not row.name.whole]
     if not wanted:
         return {}
-    columns = here.table.key if how.key.absent else how.key.columns
+    columns = here.key if how.key.absent else how.key.columns
     name = (
         key_text(columns)
         if columns
@@ -158,8 +150,8 @@ def _looked_up(cursor: Cursor, here: Here, how: Layout, rows: Sequence[_Row]) ->
     ).format(
         word=ROW_WORD,
         name=name,
-        table=sql.SQL(here.table.name),
-        hash=row_hashes(here.table)[0],
+        table=sql.SQL(here.name),
+        hash=row_hash(here, how),
         wanted=sql.Literal([word - (1 << 64) if word >= 1 << 63 else word for word in wanted]),
     )
     return {
