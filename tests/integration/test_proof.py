@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from proof_server import Server, facts, server, words
 from psycopg.rows import dict_row
 
 from pytest_iopbackup.dataset.ledger import Effect, Entry, Outcome
@@ -27,10 +25,11 @@ from pytest_iopbackup.proof.compare import Comparison, compare
 from pytest_iopbackup.proof.judge import judge, request_ids
 from pytest_iopbackup.proof.sequences import sequence_states
 from pytest_iopbackup.proof.session import PINNED
+from pytest_iopbackup.proof.sketch import Sketch
 from pytest_iopbackup.proof.verdict import describe, verdict
-from pytest_iopbackup.proven import ProofFacts, Verdict
-from pytest_iopbackup.stack.binaries import find_binaries
-from pytest_iopbackup.stack.host import account
+from pytest_iopbackup.proven import Verdict
+
+__all__ = ["server"]
 
 pytestmark = pytest.mark.integration
 
@@ -185,48 +184,6 @@ def bare(kind: str) -> str:
     return kind.partition(" COLLATE")[0]
 
 
-@dataclass(frozen=True)
-class Server:
-    """A PostgreSQL of its own on a Unix socket."""
-
-    bin: Path
-    root: Path
-
-    @property
-    def data(self) -> Path:
-        return self.root / "data"
-
-    def run(self, program: str, *arguments: str) -> None:
-        argv = [str(self.bin / program), "-D", str(self.data), *arguments]
-        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, cwd="/", timeout=60, **account().popen_arguments)
-
-    def start(self) -> None:
-        options = f"-c listen_addresses= -c unix_socket_directories={self.root} -c fsync=off -c autovacuum=off"
-        self.run("pg_ctl", "-w", "-l", str(self.root / "log"), "-o", options, "start")
-
-    def stop(self, mode: str = "fast") -> None:
-        self.run("pg_ctl", "-w", "-m", mode, "stop")
-
-    def connect(self, **arguments: Any) -> psycopg.Connection[Any]:
-        return psycopg.connect(host=str(self.root), user="postgres", dbname="postgres", autocommit=True, **arguments)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    root = Path(tempfile.mkdtemp(prefix="iop-"))
-    try:
-        account().own(root)
-        made = Server(find_binaries().postgresql, root)
-        made.run("initdb", "-k", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
-        made.start()
-        try:
-            yield made
-        finally:
-            made.stop("immediate")
-    finally:
-        shutil.rmtree(root)
-
-
 @pytest.fixture(scope="module")
 def expected(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Capture:
     """The state that all tests compare with, as it is read back from its files."""
@@ -256,25 +213,6 @@ def after(server: Server, expected: Capture) -> Iterator[Callable[..., Compariso
                 return compare(expected, connection)
 
         yield changed
-
-
-def facts(found: Comparison) -> ProofFacts:
-    return ProofFacts(
-        mark="m",
-        algorithm="",
-        tables=found.tables,
-        sequences=found.sequences,
-        objects=found.objects,
-        findings=found.findings,
-        ledger=None,
-    )
-
-
-def words(found: Comparison) -> str:
-    outcome, reason = verdict(facts(found))
-    assert outcome is Verdict.FAILED, describe(facts(found))
-    assert reason
-    return describe(facts(found))
 
 
 def test_unchanged_is_green(after: Callable[..., Comparison], expected: Capture) -> None:
@@ -328,7 +266,7 @@ ROWS = {
     ),
     "two rows swap a value": (
         "UPDATE identity.users SET age = 3 - age WHERE id IN (1, 2)",
-        "identity.users: 2 rows changed\n    id=1\n    id=2",
+        "identity.users: 2 rows changed\n    id=1 (age)\n    id=2 (age)",
     ),
     "columns split elsewhere": (
         "UPDATE identity.blind SET l = 'a', r = 'b|c'",
@@ -729,8 +667,8 @@ def test_rows_kept_are_the_rows_counted(
     scratch: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch.execute("CREATE TABLE t AS SELECT 1 AS id")
-    monkeypatch.setattr(sys.modules[capture.__module__], "lines", lambda *_: (line for line in list[bytes]()))
-    with pytest.raises(ProofError, match=r"public\.t has 1 rows, but 0 were kept"):
+    monkeypatch.setattr(sys.modules[capture.__module__], "take_sketch", lambda *_: Sketch.of(_[2].shape))
+    with pytest.raises(ProofError, match=r"public\.t has 1 rows, but 0 are in the sketch"):
         capture(scratch, tmp_path / "mark")
     assert not (tmp_path / "mark" / "capture.json").exists()
 
@@ -813,18 +751,17 @@ def test_damaged_capture_names_nothing(
     copy = tmp_path / "copy"
     shutil.copytree(expected.directory, copy)
     number = [rows.table for rows in expected.tables].index("identity.narrow") + 1
-    file = copy / "rows" / f"{number:04}.gz"
+    file = copy / "sketch" / f"{number:04}"
     if damage == "truncated":
         os.truncate(file, file.stat().st_size // 2)
     elif damage == "exchanged":
-        lines = gzip.decompress(file.read_bytes()).splitlines(keepends=True)
-        file.write_bytes(gzip.compress(b"".join([lines[1], *lines[1:]])))
+        file.write_bytes((copy / "sketch" / f"{number + 1:04}").read_bytes())
     else:
         file.unlink()
     with server.connect() as connection, connection.transaction(force_rollback=True):
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         connection.execute("DELETE FROM identity.narrow WHERE a = 1")
-        with pytest.raises(ProofError, match=r"do not add up|cannot be read"):
+        with pytest.raises(ProofError, match=r"sketch of identity\.narrow (was changed since|cannot be read)"):
             compare(load(copy), connection)
         assert connection.execute("SELECT 1").fetchone() == (1,)
 

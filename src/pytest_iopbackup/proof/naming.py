@@ -145,7 +145,7 @@ def _looked_up(cursor: Cursor, here: Table, how: Layout, rows: Sequence[_Row]) -
     )
     query = sql.SQL(
         "SELECT {word}, (SELECT {name} FROM ONLY {table} AS t WHERE t.ctid = rows.place) "
-        "FROM (SELECT {hash} AS h, t.ctid AS place FROM ONLY {table} AS t OFFSET 0) AS rows "
+        "FROM (SELECT {hash} AS h, t.ctid AS place FROM ONLY {table} AS t OFFSET '0'::bigint) AS rows "
         "WHERE {word} = ANY ({wanted}::bigint[])"
     ).format(
         word=ROW_WORD,

@@ -95,7 +95,7 @@ def hashed(table: Table, before: Sequence[sql.Composable] = (), bits: int = 128)
         )
         for chain in CHAINS[: bits // 64]
     ]
-    return sql.SQL("SELECT {} FROM (SELECT {} FROM ONLY {} AS t OFFSET 0) AS t").format(
+    return sql.SQL("SELECT {} FROM (SELECT {} FROM ONLY {} AS t OFFSET '0'::bigint) AS t").format(
         sql.SQL(", ").join([*(sql.SQL("t.") + name for name in names), *outer]),
         sql.SQL(", ").join(inside),
         sql.SQL(table.name),

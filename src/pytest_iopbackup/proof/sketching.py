@@ -125,7 +125,7 @@ def rows_with_words(table: Table, how: Layout) -> sql.Composed:
     parts = [group_hash(table, group) for group in how.columns]
     keys = how.key.given()
     inside = [_rest_hash(table, how), *parts] if parts else [row_hashes(table)[0]]
-    inner = sql.SQL("SELECT {} FROM ONLY {} AS t OFFSET 0").format(
+    inner = sql.SQL("SELECT {} FROM ONLY {} AS t OFFSET '0'::bigint").format(
         sql.SQL(", ").join(
             [
                 *(expression + sql.SQL(f" AS g{number}") for number, expression in enumerate(inside)),
@@ -140,7 +140,7 @@ def rows_with_words(table: Table, how: Layout) -> sql.Composed:
         )
     hashes = [sql.SQL(f"r.g{number}") for number in range(len(inside))]
     words = [column_word(hashes[start : start + PER_WORD]) for start in range(1, len(hashes), PER_WORD)]
-    return sql.SQL("SELECT {} FROM ({}) AS r OFFSET 0").format(
+    return sql.SQL("SELECT {} FROM ({}) AS r OFFSET '0'::bigint").format(
         sql.SQL(", ").join(
             [
                 _combined(hashes) + sql.SQL(" AS h"),
