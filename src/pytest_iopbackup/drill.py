@@ -22,6 +22,7 @@ from pytest_iopbackup.proof import rowset
 from pytest_iopbackup.proof.compare import compare
 from pytest_iopbackup.proof.judge import judge, request_ids
 from pytest_iopbackup.proof.mark import take_mark
+from pytest_iopbackup.proof.redact import without_rows
 from pytest_iopbackup.proof.verdict import describe, verdict
 from pytest_iopbackup.proven import ProofFacts, RestoreFacts, Verdict
 from pytest_iopbackup.record import (
@@ -62,6 +63,7 @@ class Drill:
         faults: Mapping[str, type[Fault]] | None = None,
         before: tuple[str, ...] = (),
         writes: int = 0,
+        redact: bool = False,
     ) -> None:
         self.stack = stack
         self.seed = seed
@@ -80,6 +82,8 @@ class Drill:
         """The trials before, on the same stack."""
         self.writes = writes
         """How often the workload has written to its database."""
+        self._redact = redact
+        """Whether proofs hide the values and keys of rows."""
         self._seeded: frozenset[str] | None = None
 
     @property
@@ -227,10 +231,12 @@ class Drill:
         """Compare the database, or a copy, with a mark and with the ledger; returns what was found, good or bad."""
         expected = self._history.mark(mark)
         with (on or self.stack).connect(autocommit=False) as connection:
-            found = compare(expected.capture, connection, self.progress)
+            found = compare(expected.capture, connection, self.progress, redact=self._redact)
             judgement = None
             if self._seeded is not None:
                 judgement = judge(self._history.entries(mark), expected.facts.time, connection, seeded=self._seeded)
+                if self._redact:
+                    judgement = without_rows(judgement)
         return ProofFacts(
             mark=mark,
             algorithm=expected.capture.algorithm,
