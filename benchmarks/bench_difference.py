@@ -35,7 +35,7 @@ from pytest_iopbackup.proof.localise import differences_between
 from pytest_iopbackup.proof.naming import Named, name_differences
 from pytest_iopbackup.proof.rowset import Table, digest, user_tables
 from pytest_iopbackup.proof.session import Cursor, reading
-from pytest_iopbackup.proof.sketching import layout, table_blocks, take_sketch
+from pytest_iopbackup.proof.sketching import layout, take_sketch
 from pytest_iopbackup.stack.binaries import find_binaries
 from pytest_iopbackup.stack.host import account
 
@@ -177,7 +177,7 @@ def _sketched(connect: Connect) -> tuple[Named, int]:
     """Sketch the source, as a mark does; then, with the source gone, the copy, and name."""
     with connect("source") as connection, reading(connection) as cursor:
         table = _table(cursor)
-        how = layout(table, table_blocks(cursor)["public.t"])
+        how = layout(table, ROWS)
         kept = take_sketch(cursor, table, how)
     with connect("copy") as connection, reading(connection) as cursor:
         return name_differences(cursor, kept, how, _table(cursor)), len(kept.dump())

@@ -173,7 +173,7 @@ KEYS = {
     "all rows gone": ("DELETE FROM by_int", "public.by_int: 20000 rows missing"),
     "too many": (
         "UPDATE by_int SET a = '' WHERE id <= 10000",
-        "public.by_int: 20000 rows expected, 20000 found, more than 8",
+        "public.by_int: 20000 rows expected, 20000 found, more than 10",
     ),
 }  # fmt: skip
 
@@ -202,7 +202,7 @@ def test_as_many_columns_as_there_can_be(server: Server) -> None:
         connection.execute(wide("widest", 1600))
         with reading(connection) as cursor:
             there = next(table for table in user_tables(cursor) if table.name == "public.widest")
-            how = layout(there, blocks=20)
+            how = layout(there, rows=20)
             before = take_sketch(cursor, there, how)
         connection.execute("UPDATE widest SET c777 = 0 WHERE id = 3; DELETE FROM widest WHERE id = 4")
         with reading(connection) as cursor:
@@ -215,7 +215,7 @@ def test_a_sketch_is_small(expected: Capture) -> None:
     sizes = [file.stat().st_size for file in (expected.directory / "sketch").iterdir()]
     assert len(sizes) == len(expected.tables)
     assert max(sizes) <= 200_000
-    assert min(sizes) < 200  # an empty table's
+    assert min(sizes) < 400  # an empty table's
 
 
 def test_redacted(after: Callable[..., Comparison]) -> None:
@@ -277,7 +277,7 @@ VALUES = {
     "changed": (
         "by_int",
         "UPDATE by_int SET a = E'x\\n', f = NULL WHERE id = 5",
-        ("changed", 'id=5 (a: a5 → "x\\n", f: f → NULL)'),
+        ("changed", 'id=5 (a: a5 → "x\\n", f: false → NULL)'),
     ),
     "long value": (
         "by_int",

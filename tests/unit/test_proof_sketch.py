@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_iopbackup.proof.sketch import ID_MASK, LARGEST, SUBTABLES, Shape, Sketch, hash_uint32, peel, row_word
+from pytest_iopbackup.proof.sketch import (
+    ID_MASK,
+    LARGEST,
+    SUBTABLES,
+    Shape,
+    Sketch,
+    cell_bytes,
+    hash_uint32,
+    peel,
+    row_word,
+)
 
 Rows = Counter[int]
 """Hashes of rows, and how often each is there."""
@@ -36,11 +46,7 @@ def sketch(shape: Shape, rows: Rows) -> Sketch:
                     cell[number] += count * value
                 elif count % 2:
                     cell[number] ^= value
-    moduli = [1 << 8 * width for width in shape.widths]
-    return Sketch.of(
-        shape,
-        ((place, [n % m for n, m in zip(cell, moduli, strict=True)]) for place, cell in enumerate(cells)),
-    )
+    return Sketch.of(shape, ((place, cell_bytes(cell, shape.widths)) for place, cell in enumerate(cells)))
 
 
 def truth(first: Rows, second: Rows) -> dict[int, int]:
@@ -99,7 +105,10 @@ def test_peeling_garbage_ends(seed: int, cells: int) -> None:
         garbage = Sketch.of(
             shape,
             (
-                (chance.randrange(shape.cells), [chance.choice([1, 0, 2, 2**32 - 1]), chance.randrange(2**64), 7])
+                (
+                    chance.randrange(shape.cells),
+                    cell_bytes([chance.choice([1, 0, 2, 2**32 - 1]), chance.randrange(2**64), 7], shape.widths),
+                )
                 for _ in range(cells)
             ),
         )

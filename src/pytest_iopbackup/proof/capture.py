@@ -25,10 +25,10 @@ from pytest_iopbackup.proof.rowset import Method, RowSet, digest, method, user_t
 from pytest_iopbackup.proof.sequences import SequenceState, behind_columns, read_states
 from pytest_iopbackup.proof.session import Connection, Cursor, reading
 from pytest_iopbackup.proof.sketch import Sketch
-from pytest_iopbackup.proof.sketching import Layout, layout, table_blocks, take_sketch
+from pytest_iopbackup.proof.sketching import Layout, layout, take_sketch
 
 Progress = Callable[[int, int], None]
-"""Called with what is done and what there is in all: blocks of tables, or rows."""
+"""Called with what is done and what there is in all: tables of a capture, rows of a comparison."""
 
 FORMAT = 2
 """Grows when a capture written before could be misread."""
@@ -122,15 +122,13 @@ def capture(
 def _take(
     cursor: Cursor, directory: Path, progress: Progress | None, sequences: tuple[SequenceState, ...] | None
 ) -> Capture:
-    tables, done = user_tables(cursor), 0
+    tables = user_tables(cursor)
     compared = [table for table in tables if table.skipped is None]
-    blocks = table_blocks(cursor)
     row_sets: list[RowSet] = []
     sketches: list[Kept] = []
-    total = sum(blocks[table.name] for table in compared)
     for number, table in enumerate(compared):
         rows = digest(cursor, table)
-        how = layout(table, blocks[table.name])
+        how = layout(table, rows.rows)
         sketch = take_sketch(cursor, table, how) if rows.rows else Sketch.of(how.shape)
         if sketch.rows != rows.rows:
             raise ProofError(
@@ -142,8 +140,7 @@ def _take(
         row_sets.append(rows)
         sketches.append(Kept(layout=how, sha256=hashlib.sha256(content).hexdigest()))
         if progress is not None:
-            done += blocks[table.name]
-            progress(done, total)
+            progress(number + 1, len(compared))
     states = read_states(cursor) if sequences is None else sequences
     return Capture(
         directory=directory,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 SUBTABLES = 3
 SLICE = 11
@@ -67,44 +68,51 @@ Cell = list[int]
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """The rows of one table, or the difference of two. Numbers are taken modulo their width."""
+    """The rows of one table. ``content`` is its cells, one after the other, each of numbers of the shape's widths."""
 
     shape: Shape
-    cells: list[Cell]
+    content: bytes
 
     @staticmethod
-    def of(shape: Shape, filled: Iterable[tuple[int, Sequence[int]]] = ()) -> Sketch:
+    def of(shape: Shape, filled: Iterable[tuple[int, bytes]] = ()) -> Sketch:
         """Return a sketch with these cells, each with its place; all others are empty."""
-        cells = [[0] * len(shape.widths) for _ in range(shape.cells)]
+        content, width = bytearray(shape.bytes), sum(shape.widths)
         for place, cell in filled:
-            cells[place] = list(cell)
-        return Sketch(shape, cells)
+            content[place * width : (place + 1) * width] = cell
+        return Sketch(shape, bytes(content))
+
+    def cells(self) -> list[Cell]:
+        """Return the cells as numbers, without sign."""
+        numbers, width = iter(_cut(self.content, self.shape.widths)), len(self.shape.widths)
+        return [list(islice(numbers, width)) for _ in range(self.shape.cells)]
 
     @property
     def rows(self) -> int:
         """How many rows are in it."""
-        return sum(cell[0] for cell in self.cells[: self.shape.sizes[0]])
+        width, first = sum(self.shape.widths), self.shape.widths[0]
+        return sum(
+            int.from_bytes(self.content[start : start + first], "big")
+            for start in range(0, self.shape.sizes[0] * width, width)
+        )
 
     def dump(self) -> bytes:
         """Return it as bytes, compressed."""
-        widths = self.shape.widths
-        return zlib.compress(
-            b"".join(
-                (number % (1 << 8 * width)).to_bytes(width, "little")
-                for cell in self.cells
-                for number, width in zip(cell, widths, strict=True)
-            ),
-            level=1,
-        )
+        return zlib.compress(self.content, level=1)
 
     @staticmethod
-    def load(shape: Shape, content: bytes) -> Sketch:
+    def load(shape: Shape, dumped: bytes) -> Sketch:
         """Read it back; ValueError or zlib.error if it is none of this shape."""
-        raw = zlib.decompress(content)
-        if len(raw) != shape.bytes:
-            raise ValueError(f"{len(raw)} bytes instead of {shape.bytes}")
-        numbers = iter(_cut(raw, shape.widths))
-        return Sketch(shape, [[next(numbers) for _ in shape.widths] for _ in range(shape.cells)])
+        content = zlib.decompress(dumped)
+        if len(content) != shape.bytes:
+            raise ValueError(f"{len(content)} bytes instead of {shape.bytes}")
+        return Sketch(shape, content)
+
+
+def cell_bytes(numbers: Iterable[int], widths: Sequence[int]) -> bytes:
+    """Return a cell's numbers as bytes, each modulo its width."""
+    return b"".join(
+        (number % (1 << 8 * width)).to_bytes(width, "big") for number, width in zip(numbers, widths, strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +153,7 @@ def peel(first: Sketch, second: Sketch) -> Peeled:
     cells = [
         [_plus(a, -b if shape.additive or not n else b, m, xor=not shape.additive and n > 0)
          for n, (a, b, m) in enumerate(zip(one, other, moduli, strict=True))]
-        for one, other in zip(first.cells, second.cells, strict=True)
+        for one, other in zip(first.cells(), second.cells(), strict=True)
     ]  # fmt: skip
     found: dict[int, Entry] = {}
     waiting = [place for place, cell in enumerate(cells) if any(cell)]
@@ -203,7 +211,7 @@ def _cut(raw: bytes, widths: Sequence[int]) -> Iterator[int]:
     start = 0
     while start < len(raw):
         for width in widths:
-            yield int.from_bytes(raw[start : start + width], "little")
+            yield int.from_bytes(raw[start : start + width], "big")
             start += width
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -12,7 +12,7 @@ from pytest_iopbackup.proof.columns import PER_WORD, Group, column_word, group_h
 from pytest_iopbackup.proof.keyform import PIECE, KeyForm, column_types, key_form
 from pytest_iopbackup.proof.rowset import Table, row_hashes
 from pytest_iopbackup.proof.session import Cursor, value
-from pytest_iopbackup.proof.sketch import CHECK, ID_MASK, LARGEST, SLICE, Shape, Sketch, hash_uint32
+from pytest_iopbackup.proof.sketch import CHECK, ID_MASK, LARGEST, SLICE, Shape, Sketch, cell_bytes, hash_uint32
 
 BUDGET = 199_000
 """Bytes of a sketch before compression, which random numbers do not yield to."""
@@ -20,15 +20,8 @@ BUDGET = 199_000
 CELL = 64
 """Bytes of a cell, at most: 3,072 of these fit."""
 
-ROWS_PER_BLOCK = 512
-"""More than fit into a block of 8 KiB; a small table gets a smaller sketch."""
-
-BLOCKS = """
-SELECT pg_catalog.format('%I.%I', n.nspname, c.relname),
-       pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::bigint
-FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
-"""
+SMALLEST = 128
+"""Cells of a subtable at least: with fewer, two rows would often share all three."""
 
 _SIZES = ((1, 1, 1), (1, 1, 2), (1, 2, 2), (2, 2, 2))
 """Which subtables have 2,048 cells (1), and which half as many (2)."""
@@ -48,13 +41,8 @@ class Layout:
         return words[: len(self.key.bits)], words[len(self.key.bits) :]
 
 
-def table_blocks(cursor: Cursor) -> dict[str, int]:
-    """Return the size of every table, by its qualified name."""
-    return dict(cursor.execute(BLOCKS).fetchall())
-
-
-def layout(table: Table, blocks: int) -> Layout:
-    """Choose a layout for a table as it is now; ``blocks`` is its size."""
+def layout(table: Table, rows: int) -> Layout:
+    """Choose a layout for a table of so many rows."""
     parts = groups([name for name, _ in table.columns if name not in table.key]) if table.key else ()
     additive = not table.key
     column_bytes = [8] * word_count(parts)
@@ -67,7 +55,7 @@ def layout(table: Table, blocks: int) -> Layout:
         for halves in _SIZES
         if sum(sizes := tuple(LARGEST // half for half in halves)) * sum(widths) <= BUDGET or halves == _SIZES[-1]
     )
-    enough = 1 << (ROWS_PER_BLOCK * max(blocks, 1) - 1).bit_length()
+    enough = max(SMALLEST, 1 << (rows * 9 // 10).bit_length())  # for all of its rows, changed: 2 / 0.74 cells a row
     shape = Shape(sizes=tuple(min(size, enough) for size in sizes), widths=widths, additive=additive)
     return Layout(shape=shape, key=form, columns=parts)
 
@@ -80,40 +68,55 @@ def take_sketch(cursor: Cursor, table: Table, how: Layout) -> Sketch:
             "this server's hashint4extended is not the one that a sketch is read with",
             hint="PostgreSQL 14 to 18 are supported; report this server's version",
         )
-    words = how.key.words()
-    numbers = [
-        *((word.expression, word.bits) for word in words),
-        *((sql.SQL(f"rows.c{number}"), 64) for number in range(word_count(how.columns))),
-    ]
-    places = _places(how.shape)
-    ways = sql.SQL("pg_catalog.sum({})::pg_catalog.text" if how.shape.additive else "pg_catalog.bit_xor({})")
-    query = sql.SQL(
-        "SELECT coalesce({place}), pg_catalog.count(*), {numbers} FROM ({rows}) AS rows GROUP BY GROUPING SETS ({sets})"
-    ).format(
-        place=sql.SQL(", ").join(
-            sql.SQL("{} + {}").format(place, sql.Literal(sum(how.shape.sizes[:number])))
+    shape = how.shape
+    words = [ROW_WORD, *(word.expression for word in how.key.words())]
+    words += [sql.SQL(f"rows.c{number}") for number in range(word_count(how.columns))]
+    places = _places(shape)
+    combined = sql.SQL("pg_catalog.sum({})" if shape.additive else "pg_catalog.bit_xor({})")
+    cells = sql.SQL("SELECT coalesce({}) AS place, pg_catalog.count(*) AS n, {} FROM ({}) AS rows GROUP BY {}").format(
+        sql.SQL(", ").join(
+            sql.SQL("{} + {}").format(place, sql.Literal(sum(shape.sizes[:number])))
             for number, place in enumerate(places)
         ),
-        numbers=sql.SQL(", ").join(ways.format(number) for number in (ROW_WORD, *(number for number, _ in numbers))),
-        rows=rows_with_words(table, how),
-        sets=sql.SQL(", ").join(sql.SQL("({})").format(place) for place in places),
+        sql.SQL(", ").join(combined.format(word) + sql.SQL(f" AS w{number}") for number, word in enumerate(words)),
+        rows_with_words(table, how),
+        sql.SQL("GROUPING SETS (({}), ({}), ({}))").format(*places),
     )
-    base = (10, 10, *(2 if bits > 64 else 10 for _, bits in numbers))
-    moduli = [1 << 8 * width for width in how.shape.widths]
-    cursor.execute(query)
-    return Sketch.of(
-        how.shape,
-        (
-            (
-                place,
-                [
-                    int(str(number), digits) % modulus
-                    for number, digits, modulus in zip(cell, base, moduli, strict=True)
-                ],
-            )
-            for place, *cell in cursor
-        ),
+    sent = " || ".join(
+        _sent(number, bits, additive=shape.additive)
+        for number, bits in enumerate((64, *how.key.bits, *(64,) * word_count(how.columns)))
     )
+    query = sql.SQL(
+        "SELECT pg_catalog.string_agg(pg_catalog.int4send(cells.place::int) || pg_catalog.int4send(cells.n::int)"
+        f" || {sent}, ''::bytea) FROM ({{}}) AS cells"
+    ).format(cells)
+    row = cursor.execute(query, binary=True).fetchone()
+    return Sketch.of(shape, _received(shape, row[0] if row and row[0] else b""))
+
+
+SUM = 26
+"""Characters of a sum as it is sent: 2**63 for each of 2**15 rows, with sign, has fewer."""
+
+
+def _sent(number: int, bits: int, *, additive: bool) -> str:
+    if additive:
+        return f"pg_catalog.convert_to(pg_catalog.lpad(cells.w{number}::text, {SUM}), 'UTF8')"
+    if bits == 64:
+        return f"pg_catalog.int8send(cells.w{number})"
+    return f"pg_catalog.substr(pg_catalog.bit_send(cells.w{number}), 5)"  # behind the length
+
+
+def _received(shape: Shape, content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the cells that are not empty, each with its place."""
+    widths = shape.widths
+    length = 8 + SUM * (len(widths) - 1) if shape.additive else 4 + sum(widths)
+    for start in range(0, len(content), length):
+        place, cell = int.from_bytes(content[start : start + 4], "big"), content[start + 4 : start + length]
+        if shape.additive:
+            count = int.from_bytes(cell[:4], "big")
+            sums = [int(cell[at : at + SUM]) for at in range(4, len(cell), SUM)]
+            cell = cell_bytes((count, *sums), widths)
+        yield place, cell
 
 
 def rows_with_words(table: Table, how: Layout) -> sql.Composed:
