@@ -6,11 +6,9 @@ import gzip
 import json
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from servers import Server, running_server
 
 from pytest_iopbackup.dataset.ledger import Effect, Entry, Outcome
 from pytest_iopbackup.errors import MachineError, ProofError
@@ -29,8 +28,6 @@ from pytest_iopbackup.proof.sequences import sequence_states
 from pytest_iopbackup.proof.session import PINNED
 from pytest_iopbackup.proof.verdict import describe, verdict
 from pytest_iopbackup.proven import ProofFacts, Verdict
-from pytest_iopbackup.stack.binaries import find_binaries
-from pytest_iopbackup.stack.host import account
 
 pytestmark = pytest.mark.integration
 
@@ -185,46 +182,10 @@ def bare(kind: str) -> str:
     return kind.partition(" COLLATE")[0]
 
 
-@dataclass(frozen=True)
-class Server:
-    """A PostgreSQL of its own on a Unix socket."""
-
-    bin: Path
-    root: Path
-
-    @property
-    def data(self) -> Path:
-        return self.root / "data"
-
-    def run(self, program: str, *arguments: str) -> None:
-        argv = [str(self.bin / program), "-D", str(self.data), *arguments]
-        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, cwd="/", timeout=60, **account().popen_arguments)
-
-    def start(self) -> None:
-        options = f"-c listen_addresses= -c unix_socket_directories={self.root} -c fsync=off -c autovacuum=off"
-        self.run("pg_ctl", "-w", "-l", str(self.root / "log"), "-o", options, "start")
-
-    def stop(self, mode: str = "fast") -> None:
-        self.run("pg_ctl", "-w", "-m", mode, "stop")
-
-    def connect(self, **arguments: Any) -> psycopg.Connection[Any]:
-        return psycopg.connect(host=str(self.root), user="postgres", dbname="postgres", autocommit=True, **arguments)
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    root = Path(tempfile.mkdtemp(prefix="iop-"))
-    try:
-        account().own(root)
-        made = Server(find_binaries().postgresql, root)
-        made.run("initdb", "-k", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
-        made.start()
-        try:
-            yield made
-        finally:
-            made.stop("immediate")
-    finally:
-        shutil.rmtree(root)
+    with running_server() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
