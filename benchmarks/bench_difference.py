@@ -43,6 +43,8 @@ ROWS = int(os.environ.get("ROWS", "5000000"))
 COUNTS = (1, 10, 1000)
 MEMORY_MB = 100
 SKETCH_BYTES = 200_000
+PORT = int(os.environ.get("PORT", "54329"))
+"""On 127.0.0.1, where the server listens meanwhile."""
 DATABASES = ("source", "copy")
 BOUNDS = {"at hand": 1.3, "sketch": 1.3}
 FASTER = {"reladiff": 5.0, "pg_comparator": 3.0}
@@ -89,7 +91,7 @@ def main() -> int:
                     with connect("copy") as connection:
                         query = psycopg.ClientCursor(connection).mogrify(statement, {"rows": ROWS, "count": count})
                         connection.execute(query)
-                    line, wrong = _case(connect, root, tools, way, count)
+                    line, wrong = _case(connect, tools, way, count)
                     lines.append(line)
                     missed += wrong
     print(f"{ROWS} rows; seconds, both sides read")
@@ -106,7 +108,7 @@ Connect = Callable[[str], psycopg.Connection[Any]]
 
 
 def _case(
-    connect: Connect, root: Path, tools: dict[str, list[str] | None], way: str, count: int
+    connect: Connect, tools: dict[str, list[str] | None], way: str, count: int
 ) -> tuple[dict[str, str], list[str]]:
     missed: list[str] = []
     together = min(_timed(lambda: _together(connect))[0] for _ in range(2))
@@ -132,9 +134,11 @@ def _case(
             line[name] = "unknown"
             missed.append(f"{name} could not be installed")
             continue
-        seconds, done = _timed(partial(_run, argv, root))
+        seconds, done = _timed(partial(_run, argv))
         line[name] = f"{seconds:.2f} = {seconds / hand_seconds:.1f} x at hand, exit {done.returncode}"
-        if seconds < FASTER[name] * hand_seconds:
+        if done.returncode != 0:
+            missed.append(f"{name}: exit code {done.returncode}: {done.stderr.decode(errors='replace').strip()[-200:]}")
+        elif seconds < FASTER[name] * hand_seconds:
             missed.append(f"{name}, {count} {way}: {seconds / hand_seconds:.1f} times slower, bound {FASTER[name]}")
     print(line, flush=True)
     return line, missed
@@ -185,7 +189,7 @@ def _sketched(connect: Connect) -> tuple[Named, int]:
 
 @contextmanager
 def _server(root: Path) -> Iterator[Connect]:
-    """Run a PostgreSQL on a Unix socket, in memory as far as it fits."""
+    """Run a PostgreSQL; the other tools want TCP."""
     programs, data = find_binaries().postgresql, root / "data"
 
     def run(program: str, *arguments: str) -> None:
@@ -193,13 +197,16 @@ def _server(root: Path) -> Iterator[Connect]:
         subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, cwd="/", timeout=600, **account().popen_arguments)
 
     options = (
-        f"-c listen_addresses= -c unix_socket_directories={root} -c fsync=off -c autovacuum=off "
+        f"-c port={PORT} -c listen_addresses=127.0.0.1 -c unix_socket_directories={root} -c fsync=off "
+        "-c autovacuum=off "
         "-c shared_buffers=1GB -c max_wal_size=16GB -c wal_level=minimal -c max_wal_senders=0"
     )
     run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
     run("pg_ctl", "-w", "-l", str(root / "log"), "-o", options, "start")
     try:
-        yield lambda database: psycopg.connect(host=str(root), user="postgres", dbname=database, autocommit=True)
+        yield lambda database: psycopg.connect(
+            host=str(root), port=PORT, user="postgres", dbname=database, autocommit=True
+        )
     finally:
         run("pg_ctl", "-w", "-m", "immediate", "stop")
 
@@ -213,7 +220,7 @@ def _reladiff(root: Path) -> list[str] | None:
     )
     if done.returncode != 0:
         return None
-    urls = [f"postgresql://postgres@/{database}?host={root}" for database in ("source", "copy")]
+    urls = [f"postgresql://postgres@127.0.0.1:{PORT}/{database}" for database in DATABASES]
     columns = [part for name in _COLUMNS for part in ("-c", name)]
     return [str(place / "bin" / "reladiff"), urls[0], "t", urls[1], "t", "-k", "id", *columns]
 
@@ -234,9 +241,9 @@ def _pg_comparator() -> list[str] | None:
     return [program, "--max-report=2000", "SOURCE", "COPY"]
 
 
-def _run(argv: list[str], root: Path) -> subprocess.CompletedProcess[bytes]:
+def _run(argv: list[str]) -> subprocess.CompletedProcess[bytes]:
     columns = ",".join(_COLUMNS)
-    urls = {side.upper(): f"pgsql://postgres@{root}/{side}/t?id:{columns}" for side in ("source", "copy")}
+    urls = {side.upper(): f"pgsql://postgres@127.0.0.1:{PORT}/{side}/t?id:{columns}" for side in DATABASES}
     return subprocess.run([urls.get(item, item) for item in argv], check=False, capture_output=True, timeout=3600)
 
 

@@ -2,64 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
+from servers import Server, running_server
 
 from pytest_iopbackup.proof.compare import Comparison
 from pytest_iopbackup.proof.verdict import describe, verdict
 from pytest_iopbackup.proven import ProofFacts, Verdict
-from pytest_iopbackup.stack.binaries import find_binaries
-from pytest_iopbackup.stack.host import account
-
-
-@dataclass(frozen=True)
-class Server:
-    """A PostgreSQL of its own on a Unix socket."""
-
-    bin: Path
-    root: Path
-
-    @property
-    def data(self) -> Path:
-        return self.root / "data"
-
-    def run(self, program: str, *arguments: str) -> None:
-        argv = [str(self.bin / program), "-D", str(self.data), *arguments]
-        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, cwd="/", timeout=60, **account().popen_arguments)
-
-    def start(self) -> None:
-        options = f"-c listen_addresses= -c unix_socket_directories={self.root} -c fsync=off -c autovacuum=off"
-        self.run("pg_ctl", "-w", "-l", str(self.root / "log"), "-o", options, "start")
-
-    def stop(self, mode: str = "fast") -> None:
-        self.run("pg_ctl", "-w", "-m", mode, "stop")
-
-    def connect(self, database: str = "postgres", **arguments: Any) -> psycopg.Connection[Any]:
-        return psycopg.connect(host=str(self.root), user="postgres", dbname=database, autocommit=True, **arguments)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    root = Path(tempfile.mkdtemp(prefix="iop-"))
-    try:
-        account().own(root)
-        made = Server(find_binaries().postgresql, root)
-        made.run("initdb", "-k", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
-        made.start()
-        try:
-            yield made
-        finally:
-            made.stop("immediate")
-    finally:
-        shutil.rmtree(root)
+    """One for all tests of a module."""
+    with running_server() as made:
+        yield made
 
 
 def facts(found: Comparison) -> ProofFacts:

@@ -14,8 +14,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from proof_server import Server, facts, server, words
+from proof_server import facts, server, words
 from psycopg.rows import dict_row
+from servers import Server
 
 from pytest_iopbackup.dataset.ledger import Effect, Entry, Outcome
 from pytest_iopbackup.errors import MachineError, ProofError

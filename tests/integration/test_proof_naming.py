@@ -7,7 +7,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from proof_server import Server, facts, server, words
+from proof_server import facts, server, words
+from servers import Server
 
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.capture import Capture, capture, load
@@ -241,7 +242,7 @@ def source(server: Server, expected: Capture) -> Iterator[psycopg.Connection[Any
     with server.connect() as connection:
         connection.execute("CREATE DATABASE source TEMPLATE postgres")
     try:
-        with server.connect(database="source") as connection:
+        with server.connect(dbname="source") as connection:
             yield connection
     finally:
         with server.connect() as connection:

@@ -115,5 +115,5 @@ def _key(key: tuple[str, ...]) -> sql.Composable:
     if key:
         parts = [sql.SQL("t.{}::pg_catalog.text").format(sql.Identifier(name)) for name in key]
     else:
-        parts = [sql.SQL("pg_catalog.left(t::pg_catalog.text, 200)")]
+        parts = [sql.SQL("pg_catalog.left((t.*)::pg_catalog.text, 200)")]
     return sql.SQL("pg_catalog.json_build_array({})::pg_catalog.text").format(sql.SQL(", ").join(parts))

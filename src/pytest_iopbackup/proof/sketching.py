@@ -122,7 +122,7 @@ def _received(shape: Shape, content: bytes) -> Iterator[tuple[int, bytes]]:
 def rows_with_words(table: Table, how: Layout) -> sql.Composed:
     """Return a query of a table's rows: their hash ``h``, what the key's words need, and the columns' words.
 
-    The hash is made of those of the columns, so that each value is hashed once. ``OFFSET 0`` keeps the planner from
+    The hash is made of those of the columns, so that each value is hashed once. OFFSET keeps the planner from
     merging the queries, which would hash it many times.
     """
     parts = [group_hash(table, group) for group in how.columns]
