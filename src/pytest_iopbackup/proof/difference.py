@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from pytest_iopbackup.proven import Differing
-
 EXAMPLES = 10
 """How many rows are named in each way of differing."""
 
@@ -61,11 +59,6 @@ def _classified(waiting: dict[bytes, int]) -> Difference:
 
 def _repeated(counts: Iterable[tuple[bytes, int]]) -> Iterator[bytes]:
     return (key for key, count in counts for _ in range(count))
-
-
-def named(keys: tuple[bytes, ...], columns: tuple[str, ...]) -> Differing:
-    """Return how many keys there are, and the first ones as a person reads them."""
-    return Differing(total=len(keys), examples=tuple(readable(key, columns) for key in keys[:EXAMPLES]))
 
 
 def readable(key: bytes, columns: tuple[str, ...]) -> str:
