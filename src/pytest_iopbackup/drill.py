@@ -83,7 +83,6 @@ class Drill:
         self.writes = writes
         """How often the workload has written to its database."""
         self._redact = redact
-        """Whether proofs hide the values and keys of rows."""
         self._seeded: frozenset[str] | None = None
 
     @property
@@ -235,8 +234,6 @@ class Drill:
             judgement = None
             if self._seeded is not None:
                 judgement = judge(self._history.entries(mark), expected.facts.time, connection, seeded=self._seeded)
-                if self._redact:
-                    judgement = without_rows(judgement)
         return ProofFacts(
             mark=mark,
             algorithm=expected.capture.algorithm,
@@ -244,7 +241,7 @@ class Drill:
             sequences=found.sequences,
             objects=found.objects,
             findings=found.findings,
-            ledger=judgement,
+            ledger=without_rows(judgement) if judgement and self._redact else judgement,
             skipped=found.skipped,
         )
 
