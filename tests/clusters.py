@@ -40,7 +40,8 @@ class Server:
         self.run("pg_ctl", "-w", "-m", mode, "stop")
 
     def connect(self, dbname: str = "postgres", **arguments: Any) -> psycopg.Connection[Any]:
-        return psycopg.connect(host=str(self.root), user="postgres", dbname=dbname, autocommit=True, **arguments)
+        wanted = {"user": "postgres", "autocommit": True, **arguments}
+        return psycopg.connect(host=str(self.root), dbname=dbname, **wanted)
 
 
 @contextmanager

@@ -65,6 +65,7 @@ class Drill:
         faults: Mapping[str, type[Fault]] | None = None,
         before: tuple[str, ...] = (),
         writes: int = 0,
+        redact: bool = False,
     ) -> None:
         self.stack = stack
         self.seed = seed
@@ -83,6 +84,7 @@ class Drill:
         """The trials before, on the same stack."""
         self.writes = writes
         """How often the workload has written to its database."""
+        self._redact = redact
         self.seeded: frozenset[str] | None = None
         """Requests in the database before the workload first wrote."""
 
@@ -239,7 +241,14 @@ class Drill:
         ledger = None if self.seeded is None else (self.history.entries(mark), self.seeded)
         seconds = self.limits.examine if physical else None
         with (on or self.stack).connect(autocommit=False) as connection:
-            return prove(connection, self.history.mark(mark), ledger, seconds=seconds, progress=self.progress)
+            return prove(
+                connection,
+                self.history.mark(mark),
+                ledger,
+                seconds=seconds,
+                progress=self.progress,
+                redact=self._redact,
+            )
 
     def expect(self, mark: str) -> ProofFacts:
         """Prove that the database holds exactly what a mark says; raises AssertionError that names the differences."""

@@ -27,6 +27,8 @@ class Options:
     keep: str = "never"
     report_dir: Path = Path("reports")
     timeout_scale: float = 1.0
+    redact: bool = False
+    """Whether values and keys of rows are hidden wherever a comparison is told of."""
     work_dir: Path | None = None
     pg_bin: Path | None = None
     pgbackrest: Path | None = None
@@ -55,6 +57,12 @@ def add_options(parser: pytest.Parser) -> None:
     add("seed", "seed of the dataset and the workload (default 42)", type=int, metavar="N")
     add("keep", "leave a stack's directory: never (default), failed or always", choices=KEEP)
     add("report-dir", "where reports are written (default: reports, below the root directory)", metavar="DIR")
+    add(
+        "redact",
+        "hide values and keys of rows: only counts, columns and a short digest of the key are told (default no)",
+        kind="bool",
+        action="store_true",
+    )
     add("timeout-scale", "multiply every time limit by this (default 1)", type=float, metavar="X")
     add(
         "work-dir",
@@ -88,6 +96,7 @@ def read_options(config: pytest.Config) -> Options:
         seed=_number(config, "seed", 42, minimum=0),
         keep=_choice(config, "keep", KEEP, "never"),
         report_dir=path("report-dir") or config.rootpath / "reports",
+        redact=bool(_value(config, "redact")),
         timeout_scale=_number(config, "timeout-scale", 1.0, minimum=0.01),
         work_dir=path("work-dir"),
         pg_bin=path("pg-bin"),

@@ -73,6 +73,8 @@ class TableComparison:
     missing: Differing = field(default_factory=Differing)
     unexpected: Differing = field(default_factory=Differing)
     changed: Differing = field(default_factory=Differing)
+    more_than: int | None = None
+    """Where the rows that differ are too many to be named: there are more than this."""
 
     @property
     def equal(self) -> bool:

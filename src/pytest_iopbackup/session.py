@@ -227,6 +227,7 @@ class Session:
                 faults=self.faults,
                 before=before,
                 writes=runner.writes if runner else 0,
+                redact=self.options.redact,
             )
             yield drill
             failed = drill.failed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shutil
@@ -15,9 +14,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from proof_server import facts, server, words
 from psycopg.rows import dict_row
 
-from clusters import Server, new_server
+from clusters import Server
 from pytest_iopbackup.dataset.ledger import Effect, Entry, Outcome
 from pytest_iopbackup.errors import MachineError, ProofError
 from pytest_iopbackup.proof import rowset
@@ -27,8 +27,11 @@ from pytest_iopbackup.proof.cut import AtTime
 from pytest_iopbackup.proof.judge import judge, request_ids
 from pytest_iopbackup.proof.sequences import sequence_states
 from pytest_iopbackup.proof.session import PINNED
+from pytest_iopbackup.proof.sketch import Sketch
 from pytest_iopbackup.proof.verdict import describe, verdict
-from pytest_iopbackup.proven import ProofFacts, Verdict
+from pytest_iopbackup.proven import Verdict
+
+__all__ = ["server"]
 
 pytestmark = pytest.mark.integration
 
@@ -184,12 +187,6 @@ def bare(kind: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with new_server() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def expected(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Capture:
     """The state that all tests compare with, as it is read back from its files."""
     directory = tmp_path_factory.mktemp("capture") / "mark"
@@ -218,25 +215,6 @@ def after(server: Server, expected: Capture) -> Iterator[Callable[..., Compariso
                 return compare(expected, connection)
 
         yield changed
-
-
-def facts(found: Comparison) -> ProofFacts:
-    return ProofFacts(
-        mark="m",
-        algorithm="",
-        tables=found.tables,
-        sequences=found.sequences,
-        objects=found.objects,
-        findings=found.findings,
-        ledger=None,
-    )
-
-
-def words(found: Comparison) -> str:
-    outcome, reason = verdict(facts(found))
-    assert outcome is Verdict.FAILED, describe(facts(found))
-    assert reason
-    return describe(facts(found))
 
 
 def test_unchanged_is_green(after: Callable[..., Comparison], expected: Capture) -> None:
@@ -290,7 +268,7 @@ ROWS = {
     ),
     "two rows swap a value": (
         "UPDATE identity.users SET age = 3 - age WHERE id IN (1, 2)",
-        "identity.users: 2 rows changed\n    id=1\n    id=2",
+        "identity.users: 2 rows changed\n    id=1 (age)\n    id=2 (age)",
     ),
     "columns split elsewhere": (
         "UPDATE identity.blind SET l = 'a', r = 'b|c'",
@@ -616,7 +594,7 @@ def test_exported_snapshot_under_writers(scratch: psycopg.Connection[Any], serve
             scratch.execute("INSERT INTO t VALUES (2); SELECT nextval('s'), nextval('s')")
             capture(reader, tmp_path / "mark", lambda *report: reports.append(report), sequences=states)
     expected = load(tmp_path / "mark")
-    assert reports[-1] == (1, 1)
+    assert reports[-1] == (3, 3)  # tables: t and the two of large objects
     text = words(compare(expected, scratch))
     assert "public.t: 1 row unexpected\n    id=2" in text
     assert "sequence public.s: expected 1, not yet given out, found 2" in text
@@ -691,8 +669,8 @@ def test_rows_kept_are_the_rows_counted(
     scratch: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch.execute("CREATE TABLE t AS SELECT 1 AS id")
-    monkeypatch.setattr(sys.modules[capture.__module__], "lines", lambda *_: (line for line in list[bytes]()))
-    with pytest.raises(ProofError, match=r"public\.t has 1 rows, but 0 were kept"):
+    monkeypatch.setattr(sys.modules[capture.__module__], "take_sketch", lambda *_: Sketch.of(_[2].shape))
+    with pytest.raises(ProofError, match=r"public\.t has 1 rows, but 0 are in the sketch"):
         capture(scratch, tmp_path / "mark")
     assert not (tmp_path / "mark" / "capture.json").exists()
 
@@ -775,18 +753,17 @@ def test_damaged_capture_names_nothing(
     copy = tmp_path / "copy"
     shutil.copytree(expected.directory, copy)
     number = [rows.table for rows in expected.tables].index("identity.narrow") + 1
-    file = copy / "rows" / f"{number:04}.gz"
+    file = copy / "sketch" / f"{number:04}"
     if damage == "truncated":
         os.truncate(file, file.stat().st_size // 2)
     elif damage == "exchanged":
-        lines = gzip.decompress(file.read_bytes()).splitlines(keepends=True)
-        file.write_bytes(gzip.compress(b"".join([lines[1], *lines[1:]])))
+        file.write_bytes((copy / "sketch" / f"{number + 1:04}").read_bytes())
     else:
         file.unlink()
     with server.connect() as connection, connection.transaction(force_rollback=True):
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         connection.execute("DELETE FROM identity.narrow WHERE a = 1")
-        with pytest.raises(ProofError, match=r"do not add up|cannot be read"):
+        with pytest.raises(ProofError, match=r"sketch of identity\.narrow (was changed since|cannot be read)"):
             compare(load(copy), connection)
         assert connection.execute("SELECT 1").fetchone() == (1,)
 

@@ -64,6 +64,13 @@ def test_the_command_line_wins_also_with_a_value_that_is_falsy(
     assert value == (pytester.path / "sub" / expected if isinstance(expected, Path) else expected)
 
 
+def test_redact_is_off_until_it_is_asked_for(pytester: pytest.Pytester) -> None:
+    assert not read(pytester).redact
+    assert read(pytester, "--iop-redact").redact
+    assert read(pytester, redact="true").redact
+    assert not read(pytester, redact="false").redact
+
+
 def test_scenarios_add_up_and_their_paths_start_where_they_were_written(pytester: pytest.Pytester) -> None:
     given = read(pytester, "--iop-scenario=pitr", "--iop-scenario=./a.yaml", scenario="full")
     assert (given.scenarios, given.scenario_base) == (("pitr", "./a.yaml"), pytester.path / "sub")

@@ -91,6 +91,8 @@ def test_help_tells_of_every_option_and_its_ini_twin(project: Project) -> None:
         assert f"--iop-{name}=" in text
         assert f"iop_{name.replace('-', '_')} (" in text
     assert "--iop-list" in text
+    assert "--iop-redact" in text
+    assert "iop_redact (" in text
 
 
 def test_the_marker_is_known_without_a_scenario(project: Project) -> None:

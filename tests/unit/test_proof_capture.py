@@ -7,11 +7,22 @@ import pytest
 
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.capture import FORMAT, load
+from pytest_iopbackup.proof.sketch import Sketch
 
 WHOLE = {
     "format": FORMAT,
     "method": {"algorithm": "a", "server": 15, "probe": "00"},
     "tables": [{"table": "s.t", "key": ["id"], "rows": 2, "digest": "0f", "as_text": []}],
+    "sketches": [
+        {
+            "layout": {
+                "shape": {"sizes": [512, 512, 512], "widths": [4, 8, 8], "additive": False},
+                "key": {"columns": ["id"], "kinds": ["int8"], "length": 0, "absent": False},
+                "columns": [],
+            },
+            "sha256": "00",
+        }
+    ],
     "skipped": {},
     "objects": [{"kind": "view", "name": "v", "definition": "d"}],
     "sequences": [{"name": "s", "last_value": 1, "is_called": True, "log_cnt": 32, "increment": 1}],
@@ -53,6 +64,14 @@ def test_load_refuses_half_a_file(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_rows_that_were_not_kept_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ProofError, match=r"captured rows of s\.t cannot be read"):
-        list(load(write(tmp_path, WHOLE)).lines("s.t"))
+def test_rows_that_were_not_kept_cannot_be_named(tmp_path: Path) -> None:
+    with pytest.raises(ProofError, match=r"sketch of s\.t cannot be read"):
+        load(write(tmp_path, WHOLE)).sketch("s.t")
+
+
+def test_a_damaged_sketch_names_nothing(tmp_path: Path) -> None:
+    taken = load(write(tmp_path, WHOLE))
+    (tmp_path / "sketch").mkdir()
+    (tmp_path / "sketch" / "0001").write_bytes(Sketch.of(taken.sketches[0].layout.shape).dump())
+    with pytest.raises(ProofError, match=r"sketch of s\.t was changed since"):
+        taken.sketch("s.t")

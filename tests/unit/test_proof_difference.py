@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_iopbackup.proof.difference import EXAMPLES, WIDTH, difference, named, readable
-from pytest_iopbackup.proven import Differing
+from pytest_iopbackup.proof.difference import WIDTH, difference, readable
 
 Rows = list[tuple[str, int]]
 
@@ -88,8 +87,3 @@ def test_readable_is_cut() -> None:
     text = readable(copied("x" * 500), ("id",))
     assert len(text) == WIDTH
     assert text.endswith("x…")
-
-
-def test_only_some_are_named() -> None:
-    keys = tuple(copied(str(number)) for number in range(50))
-    assert named(keys, ("id",)) == Differing(total=50, examples=tuple(f"id={number}" for number in range(EXAMPLES)))

@@ -6,14 +6,15 @@ from pytest_iopbackup.proof.verdict import SCREEN, WIDTH, describe, verdict
 from pytest_iopbackup.proven import Differing, Finding, LedgerJudgement, ProofFacts, TableComparison, Verdict
 
 
-def table(name: str = "s.t", rows: int = 3, **ways: Differing) -> TableComparison:
+def table(name: str = "s.t", rows: int = 3, more_than: int | None = None, **ways: Differing) -> TableComparison:
     """Return a table that differs in the given ways, or not at all."""
     return TableComparison(
         table=name,
         expected_rows=rows,
         actual_rows=rows,
         expected_digest="one",
-        actual_digest="other" if ways else "one",
+        actual_digest="one" if not ways and more_than is None else "other",
+        more_than=more_than,
         **ways,
     )
 
@@ -58,6 +59,11 @@ VERDICTS = {
         facts(table(missing=some(0))),
         Verdict.FAILED,
         "s.t: 3 rows expected, 3 found, digests differ",
+    ),
+    "too many to be named": (
+        facts(table(more_than=1023)),
+        Verdict.FAILED,
+        "s.t: 3 rows expected, 3 found, more than 1023 differ",
     ),
     "finding": (
         facts(table(), findings=(FINDING,)),

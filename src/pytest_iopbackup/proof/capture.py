@@ -3,7 +3,7 @@
 A capture is a directory::
 
     capture.json     digests, catalog objects, sequences; written last, so that half a capture is none
-    rows/0007.gz     of the seventh table, one line per row: key, TAB, hash; read only if the table differs
+    sketch/0007      of the seventh table, at most 200 KB: names the rows that differ; read only if the table does
 
 The keys are data, and in a table without a primary key they are the rows themselves: the directory is for its
 owner alone.
@@ -11,11 +11,9 @@ owner alone.
 
 from __future__ import annotations
 
-import gzip
+import hashlib
 import json
-import zlib
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,20 +21,27 @@ import cattrs
 
 from pytest_iopbackup.errors import MachineError, ProofError
 from pytest_iopbackup.proof.catalog import CatalogObject, catalog_objects
-from pytest_iopbackup.proof.rowset import Method, RowSet, digest, lines, method, user_tables
+from pytest_iopbackup.proof.rowset import Method, RowSet, digest, method, user_tables
 from pytest_iopbackup.proof.sequences import SequenceState, behind_columns, read_states
 from pytest_iopbackup.proof.session import Connection, Cursor, reading
+from pytest_iopbackup.proof.sketch import Sketch
+from pytest_iopbackup.proof.sketching import Layout, layout, take_sketch
 
 Progress = Callable[[int, int], None]
-"""Called with the rows done and the rows in all."""
+"""Called with what is done and what there is in all: tables of a capture, rows of a comparison."""
 
-FORMAT = 1
+FORMAT = 2
 """Grows when a capture written before could be misread."""
 
-BATCH = 10_000
-"""Lines written, and rows reported, at a time."""
-
 _converter = cattrs.Converter(forbid_extra_keys=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A table's sketch: how to read it, and the SHA-256 of its file."""
+
+    layout: Layout
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +51,8 @@ class Capture:
     directory: Path
     method: Method
     tables: tuple[RowSet, ...]
+    sketches: tuple[Kept, ...]
+    """Of each table, in the same order."""
     skipped: Mapping[str, str]
     """Tables whose rows are not compared, and why."""
     objects: tuple[CatalogObject, ...]
@@ -63,17 +70,22 @@ class Capture:
         """Rows in all tables."""
         return sum(table.rows for table in self.tables)
 
-    def lines(self, table: str) -> Generator[bytes, None, None]:
-        """Yield the lines of one table, as :func:`rowset.lines` gave them; ProofError if they cannot be read."""
-        number = next(number for number, rows in enumerate(self.tables, 1) if rows.table == table)
-        path = _rows_file(self.directory, number)
+    def sketch(self, table: str) -> tuple[Sketch, Layout]:
+        """Read the sketch of one table; ProofError if it is not what was written: names from it would be lies."""
+        number = next(number for number, rows in enumerate(self.tables) if rows.table == table)
+        path, kept = _sketch_file(self.directory, number), self.sketches[number]
         try:
-            with gzip.open(path, "rb") as file:
-                yield from file
-        except (OSError, EOFError, zlib.error) as error:
+            content = path.read_bytes()
+        except OSError as error:
             raise ProofError(
-                f"the captured rows of {table} cannot be read: {path}: {error}", hint="capture the state again"
+                f"the sketch of {table} cannot be read, so no row can be named: {error}", hint="capture the state again"
             ) from error
+        if hashlib.sha256(content).hexdigest() != kept.sha256:
+            raise ProofError(
+                f"the sketch of {table} was changed since it was written, so no row can be named: {path}",
+                hint="capture the state again",
+            )
+        return Sketch.load(kept.layout.shape, content), kept.layout
 
 
 def capture(
@@ -95,7 +107,7 @@ def capture(
     if (directory / "capture.json").exists():
         raise ProofError(f"{directory} holds a capture already", hint="give each capture a directory of its own")
     try:
-        (directory / "rows").mkdir(parents=True, exist_ok=True)
+        (directory / "sketch").mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
         with reading(connection) as cursor:
             taken = _take(cursor, directory, progress, sequences)
@@ -112,26 +124,29 @@ def _take(
 ) -> Capture:
     tables = user_tables(cursor)
     compared = [table for table in tables if table.skipped is None]
-    row_sets = tuple(digest(cursor, table) for table in compared)
-    total, done = sum(rows.rows for rows in row_sets), 0
-    for number, (table, rows) in enumerate(zip(compared, row_sets, strict=True), 1):
-        written = 0
-        with closing(lines(cursor, table, table.key)) as source:
-            for count in _write(_rows_file(directory, number), source):
-                written += count
-                if progress is not None:
-                    progress(done + written, total)
-        if written != rows.rows:
+    row_sets: list[RowSet] = []
+    sketches: list[Kept] = []
+    for number, table in enumerate(compared):
+        rows = digest(cursor, table)
+        how = layout(table, rows.rows)
+        sketch = take_sketch(cursor, table, how) if rows.rows else Sketch.of(how.shape)
+        if sketch.rows != rows.rows:
             raise ProofError(
-                f"{table.name} has {rows.rows} rows, but {written} were kept of the same snapshot",
+                f"{table.name} has {rows.rows} rows, but {sketch.rows} are in the sketch of the same snapshot",
                 hint="capture the state again; if it stays so, report it",
             )
-        done += written
+        content = sketch.dump()
+        _sketch_file(directory, number).write_bytes(content)
+        row_sets.append(rows)
+        sketches.append(Kept(layout=how, sha256=hashlib.sha256(content).hexdigest()))
+        if progress is not None:
+            progress(number + 1, len(compared))
     states = read_states(cursor) if sequences is None else sequences
     return Capture(
         directory=directory,
         method=method(cursor),
-        tables=row_sets,
+        tables=tuple(row_sets),
+        sketches=tuple(sketches),
         skipped={table.name: table.skipped for table in tables if table.skipped is not None},
         objects=catalog_objects(cursor),
         sequences=states,
@@ -160,19 +175,5 @@ def _save(taken: Capture) -> None:
     part.replace(path)
 
 
-def _write(path: Path, source: Iterable[bytes]) -> Generator[int, None, None]:
-    """Write the lines, compressed, and yield how many at a time; memory stays bounded."""
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        batch: list[bytes] = []
-        for line in source:
-            batch.append(line)
-            if len(batch) == BATCH:
-                file.write(b"".join(batch))
-                yield len(batch)
-                batch.clear()
-        file.write(b"".join(batch))
-        yield len(batch)
-
-
-def _rows_file(directory: Path, number: int) -> Path:
-    return directory / "rows" / f"{number:04}.gz"
+def _sketch_file(directory: Path, number: int) -> Path:
+    return directory / "sketch" / f"{number + 1:04}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -11,8 +10,9 @@ import psycopg
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.capture import Capture, Progress
 from pytest_iopbackup.proof.catalog import catalog_objects, object_findings
-from pytest_iopbackup.proof.difference import difference, named
-from pytest_iopbackup.proof.rowset import Method, RowSet, Table, digest, lines, method, to_digest, user_tables
+from pytest_iopbackup.proof.naming import name_differences, name_unexpected
+from pytest_iopbackup.proof.redact import without_values
+from pytest_iopbackup.proof.rowset import Method, RowSet, Table, digest, method, to_digest, user_tables
 from pytest_iopbackup.proof.sequences import behind_columns, read_states, sequence_findings
 from pytest_iopbackup.proof.session import Connection, Cursor, reading, says_damaged, words
 from pytest_iopbackup.proven import Finding, TableComparison
@@ -32,9 +32,12 @@ class Comparison:
     """Tables whose rows were not compared, and why."""
 
 
-def compare(capture: Capture, connection: Connection, progress: Progress | None = None) -> Comparison:
+def compare(
+    capture: Capture, connection: Connection, progress: Progress | None = None, *, redact: bool = False
+) -> Comparison:
     """Read the whole database behind ``connection`` once and compare it with what was captured.
 
+    A table that differs is read once more, to name the rows; ``redact`` hides their keys and all other values.
     Works on a promoted server and on a paused standby. Raises ProofError when it cannot be read or the digests were
     made in another way; a table that PostgreSQL itself reports as damaged is a finding.
     """
@@ -47,7 +50,7 @@ def compare(capture: Capture, connection: Connection, progress: Progress | None 
             expected = wanted.get(name) or RowSet(table=name, key=present[name].key, rows=0, digest=to_digest(0, 0))
             try:
                 with connection.transaction():
-                    tables.append(_compare_table(cursor, capture, expected, present.get(name)))
+                    tables.append(_compare_table(cursor, capture, expected, present.get(name), redact=redact))
             except psycopg.Error as error:
                 if not says_damaged(error):
                     raise
@@ -66,7 +69,7 @@ def compare(capture: Capture, connection: Connection, progress: Progress | None 
         ]
     return Comparison(
         tables=tuple(tables),
-        findings=tuple(findings),
+        findings=tuple(without_values(finding) if redact else finding for finding in findings),
         sequences=len(capture.sequences),
         objects=len(capture.objects),
         skipped=capture.skipped,
@@ -85,8 +88,10 @@ def _method_words(made: Method) -> str:
     return f"{made.algorithm} on PostgreSQL {made.server} (probe {made.probe})"
 
 
-def _compare_table(cursor: Cursor, capture: Capture, expected: RowSet, table: Table | None) -> TableComparison:
-    actual = replace(expected, rows=0, digest=to_digest(0, 0)) if table is None else digest(cursor, table)
+def _compare_table(
+    cursor: Cursor, capture: Capture, expected: RowSet, here: Table | None, *, redact: bool
+) -> TableComparison:
+    actual = replace(expected, rows=0, digest=to_digest(0, 0)) if here is None else digest(cursor, here)
     result = TableComparison(
         table=expected.table,
         expected_rows=expected.rows,
@@ -96,39 +101,17 @@ def _compare_table(cursor: Cursor, capture: Capture, expected: RowSet, table: Ta
     )
     if result.equal:
         return result
-    key = expected.key
-    if table is not None and not set(key) <= {name for name, _ in table.columns}:
-        key = table.key  # the captured key's columns are gone: every row differs, under whatever name it has now
-    with (
-        closing(capture.lines(expected.table) if expected.rows else _no_lines()) as there,
-        closing(_no_lines() if table is None else lines(cursor, table, key)) as here,
-    ):
-        found = difference(_checked(there, expected, "captured"), _checked(here, actual, "restored"))
+    if here is not None and not expected.rows:
+        found = name_unexpected(cursor, here, actual.rows, redact=redact)
+    else:
+        found = name_differences(cursor, *capture.sketch(expected.table), here, redact=redact)
     return replace(
         result,
-        missing=named(found.missing, expected.key),
-        unexpected=named(found.unexpected, key),
-        changed=named(found.changed, key),
+        missing=found.missing,
+        unexpected=found.unexpected,
+        changed=found.changed,
+        more_than=found.more_than,
     )
-
-
-def _checked(source: Iterable[bytes], rows: RowSet, side: str) -> Iterator[bytes]:
-    """Pass lines on, and make sure that they are the rows the digest was made of: names from others would be lies."""
-    count = first = second = 0
-    for line in source:
-        count += 1
-        first += int(line[-33:-17], 16)
-        second += int(line[-17:-1], 16)
-        yield line
-    if (count, to_digest(first, second)) != (rows.rows, rows.digest):
-        raise ProofError(
-            f"the {side} rows of {rows.table} do not add up to its digest, so the difference cannot be named",
-            hint="the capture's files were changed since they were written: capture the state again",
-        )
-
-
-def _no_lines() -> Generator[bytes, None, None]:
-    yield from ()
 
 
 def _unreadable(expected: RowSet) -> TableComparison:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-
-from pytest_iopbackup.proven import Differing
 
 EXAMPLES = 10
 """How many rows are named in each way of differing."""
@@ -63,22 +61,21 @@ def _repeated(counts: Iterable[tuple[bytes, int]]) -> Iterator[bytes]:
     return (key for key, count in counts for _ in range(count))
 
 
-def named(keys: tuple[bytes, ...], columns: tuple[str, ...]) -> Differing:
-    """Return how many keys there are, and the first ones as a person reads them."""
-    return Differing(total=len(keys), examples=tuple(readable(key, columns) for key in keys[:EXAMPLES]))
-
-
 def readable(key: bytes, columns: tuple[str, ...]) -> str:
     """Return ``user_id=7, group_id=9``; without columns the beginning of the row, one line of at most ``WIDTH``."""
-    values = json.loads(key.replace(b"\\\\", b"\\").decode(errors="replace"))
+    return readable_values(json.loads(key.replace(b"\\\\", b"\\").decode(errors="replace")), columns)
+
+
+def readable_values(values: Sequence[str | None], columns: tuple[str, ...]) -> str:
+    """Likewise of a key's values, of which the last may be missing."""
     if columns:
-        text = ", ".join(f"{column}={_plain(item)}" for column, item in zip(columns, values, strict=True))
+        text = ", ".join(f"{column}={plain(item)}" for column, item in zip(columns, values, strict=False))
     else:
-        text = _plain(values[0])
+        text = plain(values[0])
     return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
 
 
-def _plain(item: str | None) -> str:
+def plain(item: str | None) -> str:
     """Return the text, quoted where it could be misread or would break the line."""
     if item is None:
         return "NULL"

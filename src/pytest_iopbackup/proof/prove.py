@@ -14,6 +14,7 @@ from pytest_iopbackup.proof.cut import AtTime
 from pytest_iopbackup.proof.judge import judge
 from pytest_iopbackup.proof.mark import Mark
 from pytest_iopbackup.proof.physical import examine
+from pytest_iopbackup.proof.redact import without_rows
 from pytest_iopbackup.proof.session import Connection, connector
 from pytest_iopbackup.proof.verdict import verdict
 from pytest_iopbackup.proven import Finding, ProofFacts, Verdict
@@ -29,11 +30,13 @@ def prove(
     *,
     seconds: float | None,
     progress: Progress | None = None,
+    redact: bool = False,
 ) -> ProofFacts:
     """Compare the database with a mark and with the ledger, and look the cluster over meanwhile.
 
-    ``seconds`` is for each statement of the latter; with None it is left out. Raises ProofError where either could not
-    be carried out, unless the other has found what is wrong: damage is the likeliest reason why rows cannot be read.
+    ``seconds`` is for each statement of the latter; with None it is left out. ``redact`` hides keys and values. Raises
+    ProofError where either could not be carried out, unless the other has found what is wrong: damage is the likeliest
+    reason why rows cannot be read.
     """
     nothing = ProofFacts(
         mark=mark.facts.name,
@@ -47,7 +50,7 @@ def prove(
     with ThreadPoolExecutor(1) as pool:
         looking = None if seconds is None else pool.submit(examine, connector(connection), seconds)
         try:
-            proof = _compared(nothing, connection, mark, ledger, progress)
+            proof = _compared(nothing, connection, mark, ledger, progress, redact=redact)
         except ProofError as error:
             if looking is None or looking.exception() or not looking.result()[1]:
                 raise
@@ -67,9 +70,15 @@ def prove(
 
 
 def _compared(
-    nothing: ProofFacts, connection: Connection, mark: Mark, ledger: Ledger | None, progress: Progress | None
+    nothing: ProofFacts,
+    connection: Connection,
+    mark: Mark,
+    ledger: Ledger | None,
+    progress: Progress | None,
+    *,
+    redact: bool,
 ) -> ProofFacts:
-    found = compare(mark.capture, connection, progress)
+    found = compare(mark.capture, connection, progress, redact=redact)
     judgement = None
     if ledger is not None:
         entries, seeded = ledger
@@ -80,6 +89,6 @@ def _compared(
         sequences=found.sequences,
         objects=found.objects,
         findings=found.findings,
-        ledger=judgement,
+        ledger=without_rows(judgement) if judgement and redact else judgement,
         skipped=found.skipped,
     )

@@ -32,6 +32,7 @@ PINNED = {
     "row_security": "off",  # an error instead of a filtered table
     "jit": "off",  # compiling costs more than it saves in one pass
     "synchronize_seqscans": "off",  # rows come in physical order, which a restore keeps
+    "enable_sort": "off",  # groups are hashed: sorting all rows of a table would spill
     "enable_indexonlyscan": "off",  # the rows must come from the heap, never from an index over all columns
     "lock_timeout": "60s",  # behind somebody's ACCESS EXCLUSIVE lock: better no answer than none in time
 }

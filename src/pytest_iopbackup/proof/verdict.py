@@ -82,7 +82,10 @@ def _differences(proof: ProofFacts) -> list[_Difference]:
         for table in different:
             found += _counted(f"{table.table}: ", "row", way, getattr(table, way))
     found += [
-        _Difference(f"{table.table}: {table.expected_rows} rows expected, {table.actual_rows} found, digests differ")
+        _Difference(
+            f"{table.table}: {table.expected_rows} rows expected, {table.actual_rows} found, "
+            + ("digests differ" if table.more_than is None else f"more than {table.more_than} differ")
+        )
         for table in different
         if not (table.missing.total or table.changed.total or table.unexpected.total)
     ]

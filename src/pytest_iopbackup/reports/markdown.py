@@ -276,6 +276,8 @@ def _beside_rows(name: str, proof: ProofFacts) -> Iterator[str]:
         yield from _differing(f"{table.table}, missing", table.missing)
         yield from _differing(f"{table.table}, unexpected", table.unexpected)
         yield from _differing(f"{table.table}, changed", table.changed)
+        if table.more_than is not None:
+            yield f"- {table.table}, differing: more than {number(table.more_than)}"
     for table_name, why in proof.skipped.items():
         yield f"- {table_name}: rows not compared, {why}"
     if facts := proof.physical:
