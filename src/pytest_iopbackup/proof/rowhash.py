@@ -25,6 +25,9 @@ from pytest_iopbackup.proof.tables import Kind, Table
 CHAINS = (1, 2)
 """The two hashes of a row."""
 
+MIXED = "pg_catalog.hashint4extended({0}, {1})"
+"""Of the number of the hash, and of what the columns give together."""
+
 TARGETS = 1600
 """Columns of a query that PostgreSQL takes for sure (MaxTupleAttributeNumber is 1664)."""
 
@@ -130,7 +133,7 @@ def _hash(
     if record is not None:
         parts.append(sql.SQL("pg_catalog.hash_record_extended({}, {})").format(record, _constant(chain, 0, "record")))
     combined = _xor(parts) if parts else _constant(chain, 0, "no columns")
-    return sql.SQL("pg_catalog.hashint4extended({}, {})").format(sql.SQL(str(chain)), combined)
+    return sql.SQL(MIXED).format(sql.SQL(str(chain)), combined)
 
 
 def _column(chain: int, value: _Value, passed: tuple[sql.Composable, ...]) -> sql.Composable:
