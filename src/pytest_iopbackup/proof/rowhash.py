@@ -59,10 +59,11 @@ def row_hashes(table: Table) -> tuple[sql.Composable, sql.Composable]:
 
 
 def hashed(table: Table, before: Sequence[sql.Composable] = (), bits: int = 128) -> sql.Composed:
-    """Return a query that gives, for each row of the table alone, ``before`` and its hashes ``h1`` and, of 128, ``h2``.
+    """Return a query that gives, for each row of the table alone, its hashes ``h1`` and, of 128 bits, ``h2``.
 
-    ``before`` are aliased expressions over ``t``. ``OFFSET 0`` keeps the planner from merging the inner query with the
-    outer one, which would make each value's text or binary form twice; parallel workers take both.
+    ``before`` are expressions over ``t`` that come as ``b0``, ``b1`` … ``OFFSET 0`` keeps the planner from merging
+    the inner query with the outer one, which would make each value's text or binary form twice; parallel workers take
+    both. A table so wide that the inner query would have too many columns goes without.
     """
     values = _values(table)
     record = _record(values)
