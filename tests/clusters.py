@@ -23,6 +23,7 @@ class Server:
 
     bin: Path
     root: Path
+    settings: tuple[str, ...] = ()
 
     @property
     def data(self) -> Path:
@@ -33,7 +34,8 @@ class Server:
         subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, cwd="/", timeout=60, **account().popen_arguments)
 
     def start(self) -> None:
-        options = f"-c listen_addresses= -c unix_socket_directories={self.root} -c fsync=off -c autovacuum=off"
+        places = ("listen_addresses=", f"unix_socket_directories={self.root}", "fsync=off", "autovacuum=off")
+        options = " ".join(f"-c {setting}" for setting in (*places, *self.settings))
         self.run("pg_ctl", "-w", "-l", str(self.root / "log"), "-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:
@@ -45,10 +47,10 @@ class Server:
 
 
 @contextmanager
-def new_server() -> Iterator[Server]:
-    """Make a cluster, start it, and remove it afterwards."""
+def new_server(*settings: str) -> Iterator[Server]:
+    """Make a cluster, start it, with settings if need be, and remove it afterwards."""
     with _place() as root:
-        made = Server(find_binaries().postgresql, root)
+        made = Server(find_binaries().postgresql, root, settings)
         made.run("initdb", "-k", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
         made.start()
         try:

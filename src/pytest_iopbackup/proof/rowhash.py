@@ -25,6 +25,9 @@ from pytest_iopbackup.proof.tables import Kind, Table
 CHAINS = (1, 2)
 """The two hashes of a row."""
 
+MIXED = "pg_catalog.hashint4extended({0}, {1})"
+"""Of the number of the hash, and of what the columns give together."""
+
 TARGETS = 1600
 """Columns of a query that PostgreSQL takes for sure (MaxTupleAttributeNumber is 1664)."""
 
@@ -56,12 +59,13 @@ def row_hashes(table: Table) -> tuple[sql.Composable, sql.Composable]:
 
 
 def hashed(table: Table, before: Sequence[sql.Composable] = (), bits: int = 128) -> sql.Composed:
-    """Return a query that gives, for each row of the table alone, ``before`` and its hashes ``h1`` and, of 128, ``h2``.
+    """Return a query that gives, for each row of the table alone, its hashes ``h1`` and, of 128 bits, ``h2``.
 
-    ``before`` are aliased expressions over ``t``. OFFSET keeps the planner from merging the inner query with the outer
-    one, which would make each value's text or binary form twice; parallel workers take both. Its zero is a constant of
-    type bigint: that of ``OFFSET 0`` is still being cast when PostgreSQL decides on parallel workers, and counts
-    as a limit that forbids them (``limit_needed`` in ``planner.c``; seen with EXPLAIN).
+    ``before`` are expressions over ``t`` that come as ``b0``, ``b1`` … OFFSET keeps the planner from merging the inner
+    query with the outer one, which would make each value's text or binary form twice; parallel workers take both. Its
+    zero is a constant of type bigint: that of ``OFFSET 0`` is still being cast when PostgreSQL decides on parallel
+    workers, and counts as a limit that forbids them (``limit_needed`` in ``planner.c``; seen with EXPLAIN). A table so
+    wide that the inner query would have too many columns goes without.
     """
     values = _values(table)
     record = _record(values)
@@ -132,7 +136,7 @@ def _hash(
     if record is not None:
         parts.append(sql.SQL("pg_catalog.hash_record_extended({}, {})").format(record, _constant(chain, 0, "record")))
     combined = _xor(parts) if parts else _constant(chain, 0, "no columns")
-    return sql.SQL("pg_catalog.hashint4extended({}, {})").format(sql.SQL(str(chain)), combined)
+    return sql.SQL(MIXED).format(sql.SQL(str(chain)), combined)
 
 
 def _column(chain: int, value: _Value, passed: tuple[sql.Composable, ...]) -> sql.Composable:

@@ -171,6 +171,6 @@ def _sees_everything(cursor: Cursor) -> bool:
 
 def _images(name: str) -> sql.Composed:
     """Return a query that gives each row's image once, in parallel workers, too; see :func:`rowhash.hashed`."""
-    return sql.SQL("SELECT pg_temp.iop_image(t.*, {}) AS image FROM ONLY {} AS t OFFSET 0").format(
+    return sql.SQL("SELECT pg_temp.iop_image(t.*, {}) AS image FROM ONLY {} AS t OFFSET '0'::bigint").format(
         sql.Literal(HEADER + 1), sql.SQL(name)
     )
