@@ -16,8 +16,8 @@ from pytest_iopbackup.stack.mapping import Volumes
 
 KINDS = ("local", "compose")
 """Of stacks."""
-LONGEST_NAME = 56
-"""Of a fault: a trial's marks are restore points, of 63 bytes at most, called ``before-NAME``, ``healed-NAME``."""
+LONGEST_NAME = 53
+"""Of a fault: a trial's marks are called ``before-NAME``, ``healed-NAME``, and have 60 bytes at most."""
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _SIZE = re.compile(r"[1-9][0-9]*[kmgt%]?", re.IGNORECASE)
 """As tmpfs takes it."""

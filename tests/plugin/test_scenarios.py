@@ -61,8 +61,8 @@ def test_the_ini_file_selects_too(project: Project, tests: Path) -> None:
         (["mine", "pitr"], ["mine", "pitr"]),
         (["mine", "mine", "drills/mine.yaml"], ["mine"]),
         (["drills/mine.yaml"], ["mine"]),
-        (["tag:pitr"], ["pitr"]),
-        (["full", "tag:pitr"], ["full", "pitr"]),
+        (["tag:differential"], ["differential"]),
+        (["full", "tag:differential"], ["full", "differential"]),
     ],
 )
 def test_names_tags_and_paths_select_each_scenario_once(project: Project, words: list[str], names: list[str]) -> None:

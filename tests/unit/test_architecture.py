@@ -31,7 +31,7 @@ LAYERS = (
     {"history", "relay"},
     {"writing"},
     {"drill"},
-    {"trial", "everywhere", "crash"},
+    {"trial", "everywhere", "crash", "operations"},
     {"runner"},
     {"session"},
     {"registry", "options"},

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tabulate import tabulate
-
 from pytest_iopbackup.crashes import Crash, CrashFacts
+from pytest_iopbackup.reports.grid import grid
 from pytest_iopbackup.reports.text import number, spread
 
 _HEADERS = (
@@ -31,7 +30,7 @@ def losses(facts: CrashFacts) -> Iterator[str]:
     if not facts.crashes:
         return
     rows = [_row(position, crash) for position, crash in enumerate(facts.crashes, 1)]
-    yield tabulate(rows, _HEADERS, tablefmt="github", disable_numparse=True)
+    yield grid(_HEADERS, rows)
     yield (
         f"\nLost with the disk, over {len(rows)} of {facts.planned} crashes: {spread(facts.ages, 2)} s, "
         f"{spread(facts.counts, 0)} transactions. With the disk kept: none, in any crash that stands here."

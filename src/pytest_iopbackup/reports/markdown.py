@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from tabulate import tabulate
-
-from pytest_iopbackup.points import PointFacts
-from pytest_iopbackup.proven import Differing, ProofFacts, RestoreFacts, TableComparison, Verdict
+from pytest_iopbackup.proven import RestoreFacts, Verdict
 from pytest_iopbackup.record import BackupFacts, RunRecord, ScenarioRecord, StepRecord
+from pytest_iopbackup.reports.grid import SIGN, cell, grid
 from pytest_iopbackup.reports.losses import losses
 from pytest_iopbackup.reports.matrix import faults_of, matrix, summary
-from pytest_iopbackup.reports.text import note, number, physical, size
-
-_SIGN = {Verdict.PASSED: "✅ passed", Verdict.FAILED: "❌ failed", Verdict.UNKNOWN: "❔ unknown"}
+from pytest_iopbackup.reports.proofs import points_section, proofs_section
+from pytest_iopbackup.reports.text import note, number, size
 
 
 def to_markdown(run: RunRecord) -> str:
@@ -22,7 +19,7 @@ def to_markdown(run: RunRecord) -> str:
 
 
 def _run(run: RunRecord) -> Iterator[str]:
-    yield f"# Restore drill {run.run}: {_SIGN[run.verdict]}"
+    yield f"# Restore drill {run.run}: {SIGN[run.verdict]}"
     yield ""
     seconds = (run.finished - run.started).total_seconds()
     count = f"{len(run.scenarios)} scenario{'s' if len(run.scenarios) != 1 else ''}"
@@ -32,9 +29,9 @@ def _run(run: RunRecord) -> Iterator[str]:
         yield from _scenario(scenario)
     if run.not_run:
         yield "\n## Not run\n"
-        yield _table(("scenario", "why"), [(name, _cell(why)) for name, why in run.not_run.items()])
+        yield grid(("scenario", "why"), [(name, cell(why)) for name, why in run.not_run.items()])
     yield "\n## Versions\n"
-    yield _table(("what", "version"), list(run.versions.items()))
+    yield grid(("what", "version"), list(run.versions.items()))
 
 
 def _matrix_of_faults(run: RunRecord) -> Iterator[str]:
@@ -42,7 +39,7 @@ def _matrix_of_faults(run: RunRecord) -> Iterator[str]:
     if faults:
         yield "\n## Detection matrix\n"
         yield f"{summary(faults)}.\n"
-        yield _table(*matrix(faults))
+        yield grid(*matrix(faults))
         yield (
             "\nSeconds from the injection to a signal's alarm, in bold for the one that has to report the fault; · is "
             "silence. ★: `pgbackrest check` by itself is known to see nothing.\n"
@@ -54,8 +51,8 @@ def _fault(steps: tuple[StepRecord, ...]) -> Iterator[str]:
         yield f"\n### Fault `{fault.name}`\n"
         yield f"{fault.title}. Seen to be there: {fault.evidence or 'it never was'}."
         yield f"It had to be reported by `{fault.signal}` within {fault.within:g} s, with `{fault.reason}`.\n"
-        rows = [(f"`{one.signal}`", one.answer.value, f"{one.after:.1f}", _cell(one.said)) for one in fault.readings]
-        yield _table(("signal", "answer", "after s", "said"), rows)
+        rows = [(f"`{one.signal}`", one.answer.value, f"{one.after:.1f}", cell(one.said)) for one in fault.readings]
+        yield grid(("signal", "answer", "after s", "said"), rows)
         yield f"\n{fault.written} transactions were acknowledged while it lasted."
         if fault.lost:
             lost = fault.lost.transactions
@@ -67,7 +64,7 @@ def _fault(steps: tuple[StepRecord, ...]) -> Iterator[str]:
 
 
 def _scenario(scenario: ScenarioRecord) -> Iterator[str]:
-    yield f"\n## {scenario.name}: {_SIGN[scenario.verdict]}\n"
+    yield f"\n## {scenario.name}: {SIGN[scenario.verdict]}\n"
     yield f"{scenario.title}.\n"
     if scenario.verdict is not Verdict.PASSED:
         yield f"**{scenario.verdict.value.capitalize()}:** {scenario.reason}\n"
@@ -80,13 +77,13 @@ def _scenario(scenario: ScenarioRecord) -> Iterator[str]:
         (
             step.number,
             f"`{step.title}`",
-            _SIGN[step.verdict],
+            SIGN[step.verdict],
             f"{step.seconds:.1f}",
-            _cell(note(step) if step.verdict is Verdict.PASSED else step.reason or ""),
+            cell(note(step) if step.verdict is Verdict.PASSED else step.reason or ""),
         )
         for step in scenario.steps
     ]
-    yield _table(("#", "step", "verdict", "seconds", "what was seen"), rows)
+    yield grid(("#", "step", "verdict", "seconds", "what was seen"), rows)
     left = scenario.planned - len(scenario.steps)
     if left:
         yield f"\n{left} step{'s were' if left > 1 else ' was'} not run."
@@ -96,12 +93,12 @@ def _scenario(scenario: ScenarioRecord) -> Iterator[str]:
             yield from losses(step.crash)
     yield from _backups(scenario.steps)
     yield from _restores(scenario.steps)
-    yield from _proofs(scenario.steps)
-    yield from _points(scenario.steps)
+    yield from proofs_section(scenario.steps)
+    yield from points_section(scenario.steps)
     for name, tail in scenario.logs.items():
         yield f"\n<details><summary>{name}, last lines</summary>\n\n```\n{tail}\n```\n</details>"
     yield "\n### Configuration under test\n"
-    yield _table(("file", "SHA-256"), [(name, f"`{digest[:16]}…`") for name, digest in scenario.configuration.items()])
+    yield grid(("file", "SHA-256"), [(name, f"`{digest[:16]}…`") for name, digest in scenario.configuration.items()])
 
 
 def _story(scenario: ScenarioRecord) -> Iterator[str]:
@@ -144,7 +141,7 @@ def _backups(steps: tuple[StepRecord, ...]) -> Iterator[str]:
     ]  # fmt: skip
     if rows:
         yield "\n### Backups\n"
-        yield _table(("label", "type", "on", "database", "in the repository", "seconds", "LSN"), rows)
+        yield grid(("label", "type", "on", "database", "in the repository", "seconds", "LSN"), rows)
 
 
 def _taken(steps: tuple[StepRecord, ...]) -> Iterator[BackupFacts]:
@@ -173,7 +170,7 @@ def _restores(steps: tuple[StepRecord, ...]) -> Iterator[str]:
             "ready s",
             "reached",
         )
-        yield _table(headers, rows)
+        yield grid(headers, rows)
 
 
 def _restore(number_of_step: int, facts: RestoreFacts) -> tuple[object, ...]:
@@ -185,121 +182,5 @@ def _restore(number_of_step: int, facts: RestoreFacts) -> tuple[object, ...]:
         facts.backup_set,
         f"{facts.target_timeline or 'latest'} → {facts.timeline}",
         *(f"{seconds:.2f}" for seconds in times),
-        _cell(facts.reached),
+        cell(facts.reached),
     )
-
-
-def _proofs(steps: tuple[StepRecord, ...]) -> Iterator[str]:
-    """One matrix per mark: its tables, and whether each restore brought back exactly their rows."""
-    proofs: dict[str, list[tuple[str, ProofFacts]]] = {}
-    last = "as it is"
-    for step in steps:
-        if step.restore:
-            last = f"step {step.number}, {'latest' if step.restore.by == 'default' else step.restore.by}"
-        if step.proof:
-            proofs.setdefault(step.proof.mark, []).append((last, step.proof))
-    for mark, restored in proofs.items():
-        yield f"\n### Row sets of mark `{mark}`\n"
-        yield _matrix(restored)
-        yield f"\nDigests: {restored[0][1].algorithm}, 128 bits; a row set is equal when count and digest are."
-        for name, proof in restored:
-            yield from _beside_rows(name, proof)
-
-
-def _points(steps: tuple[StepRecord, ...]) -> Iterator[str]:
-    """One line per recovery point that was tried."""
-    for step in steps:
-        if step.points is None:
-            continue
-        yield f"\n### Recovery points of step {step.number}\n"
-        seed = f"; drawn with seed {step.points.seed}" if step.points.seed is not None else ""
-        tried = f"{number(len(step.points.points))} points, {step.points.restores} restore"
-        tried += "s" if step.points.restores != 1 else ""
-        yield f"{tried}; {step.points.window}{seed}.\n"
-        headers = ("point", "by", "target", "from backup", "timeline", "expected", "verdict", "reached", "seconds")
-        yield _table(headers, [_point(point) for point in step.points.points])
-
-
-def _point(point: PointFacts) -> tuple[object, ...]:
-    expected = f"{number(point.expected or 0)} transactions" + (f", the rows of `{point.mark}`" if point.mark else "")
-    return (
-        _cell(point.name),
-        point.by + (", exclusive" if point.exclusive else ""),
-        f"`{_cell(point.target)}`" if point.target else "",
-        point.backup_set or "",
-        point.timeline or "newest",
-        f"refused: {_cell(point.refusal)}" if point.refusal else expected,
-        _SIGN[point.verdict],
-        _cell(point.reason or point.reached or ""),
-        f"{point.seconds:.2f}",
-    )
-
-
-def _matrix(restored: list[tuple[str, ProofFacts]]) -> str:
-    actual = [{table.table: table for table in proof.tables} for _, proof in restored]
-    expected = {table.table: table for _, proof in restored for table in proof.tables}
-    rows = [
-        (
-            name,
-            number(table.expected_rows),
-            f"`{table.expected_digest}`",
-            *(_same(tables.get(name)) for tables in actual),
-        )
-        for name, table in expected.items()
-    ]
-    return _table(("table", "rows", "digest", *(name for name, _ in restored)), rows)
-
-
-def _same(table: TableComparison | None) -> str:
-    if table is None:
-        return "not compared"
-    if table.equal:
-        return "✅ equal"
-    ways = {"missing": table.missing, "unexpected": table.unexpected, "changed": table.changed}
-    counts = [f"{number(rows.total)} {way}" for way, rows in ways.items() if rows.total]
-    return "❌ " + (", ".join(counts) or "differs")
-
-
-def _beside_rows(name: str, proof: ProofFacts) -> Iterator[str]:
-    text = f"\n**{name}:** {proof.sequences} sequences and {proof.objects} objects of the schema compared"
-    if ledger := proof.ledger:
-        text += (
-            f"; ledger: {number(ledger.acknowledged)} transactions and {number(ledger.rows)} rows that they "
-            f"changed looked up, {ledger.lost.total} lost, {ledger.unexpected.total} unexpected, "
-            f"{ledger.recovered} recovered"
-        )
-    yield f"{text}.\n"
-    if proof.ledger:
-        yield from _differing("transactions lost", proof.ledger.lost)
-        yield from _differing("transactions unexpected", proof.ledger.unexpected)
-    for table in proof.tables:
-        yield from _differing(f"{table.table}, missing", table.missing)
-        yield from _differing(f"{table.table}, unexpected", table.unexpected)
-        yield from _differing(f"{table.table}, changed", table.changed)
-        if table.more_than is not None:
-            yield f"- {table.table}, differing: more than {number(table.more_than)}"
-    for table_name, why in proof.skipped.items():
-        yield f"- {table_name}: rows not compared, {why}"
-    if facts := proof.physical:
-        yield (
-            f"- Physically {physical(facts)}. Seconds, side by side: page checksums {facts.page_seconds:.2f}, "
-            f"heaps and indexes of {facts.databases} databases {facts.structure_seconds:.2f}, constraints "
-            f"{facts.constraint_seconds:.2f}"
-        )
-        for what, why in facts.omissions.items():
-            yield f"- {what}: not checked, {why}"
-    for finding in proof.findings:
-        yield f"- {finding.kind} {finding.name}: expected {finding.expected}, found {finding.actual}"
-
-
-def _differing(what: str, rows: Differing) -> Iterator[str]:
-    if rows.total:
-        yield f"- {what}: {number(rows.total)} ({'; '.join(f'`{example}`' for example in rows.examples)})"
-
-
-def _table(headers: tuple[str, ...], rows: Sequence[Sequence[object]]) -> str:
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
