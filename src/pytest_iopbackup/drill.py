@@ -20,6 +20,7 @@ from pytest_iopbackup.faults.site import Site
 from pytest_iopbackup.history import History
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.names import suggest
+from pytest_iopbackup.operations import Operations
 from pytest_iopbackup.proof import rowset
 from pytest_iopbackup.proof.judge import request_ids
 from pytest_iopbackup.proof.mark import take_mark
@@ -46,7 +47,7 @@ def nothing(_done: int, _total: int) -> None:
     """Take progress and show none."""
 
 
-class Drill:
+class Drill(Operations):
     """Backup, write, mark, mistake, lose, restore, prove: on a running stack.
 
     ``evidence`` is a directory outside the database; the ledger and the marks' row sets are kept there.

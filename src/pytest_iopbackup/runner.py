@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from pytest_iopbackup import operations
 from pytest_iopbackup.blame import blame, words
 from pytest_iopbackup.crash import Crashes
 from pytest_iopbackup.crashes import CrashPlan
@@ -169,25 +168,25 @@ def _expect(drill: Drill, action: model.Expect) -> dict[str, Any]:
 
 
 def _schedule(drill: Drill, action: model.Schedule) -> dict[str, Any]:
-    return {"schedule": operations.schedule(drill, action.full, action.diff)}
+    return {"schedule": drill.schedule(action.full, action.diff)}
 
 
 def _configure(drill: Drill, action: model.Configure) -> dict[str, Any]:
-    operations.configure(drill, action.variables)
+    drill.configure(action.variables)
     return {}
 
 
 def _restore_kept(drill: Drill, action: model.RestoreKept) -> dict[str, Any]:
-    restores, proof = operations.restore_kept(drill, action.rows)
+    restores, proof = drill.restore_kept(action.rows)
     return {"restores": restores, "proof": proof}
 
 
 def _control(drill: Drill, action: model.Control) -> dict[str, Any]:
-    return {"operation": operations.control_restore(drill, action.mark, action.by)}
+    return {"operation": drill.control_restore(action.mark, action.by)}
 
 
 def _refuse(drill: Drill, _: model.Refuse) -> dict[str, Any]:
-    return {"operation": operations.refuse_wrong_tokens(drill)}
+    return {"operation": drill.refuse_wrong_tokens()}
 
 
 def _check(drill: Drill, _: model.Check) -> dict[str, Any]:
