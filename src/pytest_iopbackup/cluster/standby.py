@@ -4,8 +4,8 @@ A recovery target can be set at server start only (PostgreSQL's manual, "Recover
 and started again, the server goes on from its last restartpoint; so targets have to come in the order of WAL.
 
 A transaction under way at the target keeps its ACCESS EXCLUSIVE locks on a standby, too, and nothing ends it there:
-what it has locked can be read only when recovery has ended. Such a server is promoted where it stands, which rolls that
-transaction back, and the next target begins with a restore anew.
+what it has locked can be read only when recovery has ended. So the data directory is set aside there, the server is
+promoted, which rolls that transaction back, and is read; then what was set aside is moved on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pytest_iopbackup.cluster.lsn import parse_lsn
 from pytest_iopbackup.cluster.recovery import refusal, stopped_at
 from pytest_iopbackup.cluster.restore import restore_options
 from pytest_iopbackup.cluster.targets import By, Target, parse_time, plain_time
-from pytest_iopbackup.errors import DeadlineError, RecoveryError
+from pytest_iopbackup.errors import CommandError, DeadlineError, RecoveryError
 from pytest_iopbackup.limits import Limits, wait_until
 from pytest_iopbackup.record import BackupFacts
 from pytest_iopbackup.stack.base import Restorable, Service
@@ -31,7 +31,20 @@ _KINDS = (By.TIME, By.XID, By.LSN, By.NAME)
 _STATE = """
     SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() END,
            pg_last_wal_replay_lsn()::text,
-           EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND granted)"""
+           EXISTS (SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation  -- not one that it has just made
+                   WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted)"""
+_SET_ASIDE = """
+[ -z "$(ls -A "$1/pg_tblspc")" ] || exit 3
+rm -rf "$2"
+cp -a "$1" "$2"
+"""
+"""A tablespace lies elsewhere, and would be shared with the copy."""
+_BRING_BACK = """
+mv "$1/postgresql.auto.conf" "$2"
+find "$1" -mindepth 1 -delete
+find "$2" -mindepth 1 -maxdepth 1 -exec mv -t "$1" {} +
+"""
+"""With the settings that were last written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +70,8 @@ class Standby:
         """What was restored there; None unless it is paused, so that it can be moved on."""
         self._set: dict[str, str | None] = {}
         """What :meth:`_aim` has written."""
+        self._aside = False
+        """Whether the data directory from before a promotion waits to be brought back."""
         self.restores = 0
 
     @property
@@ -74,20 +89,25 @@ class Standby:
         moves, self.base = self.base == base, None
         if moves:
             self._aim(target)
-        self._hang_up()
-        self._stack.stop(Service.DATABASE, immediate=True)  # in order it takes a second: see _ask
+        self._halt()
         if not moves:
             self._stack.wipe_data()
             pgbackrest.restore(self._stack, restore_options(target, base, action="pause"), self._limits)
             self._set = {}
             self.restores += 1
+        elif self._aside:
+            self._run(_BRING_BACK)
+        self._aside = False
         paused = self._await_pause()
         self.base = base
         return paused
 
     def promote(self) -> None:
-        """End recovery where it is paused. Raises DeadlineError."""
-        self.base = None
+        """End recovery where it is paused; :meth:`reach` goes on from there all the same. Raises RecoveryError."""
+        base, self.base = self.base, None
+        self._halt()
+        self._aside = self._run(_SET_ASIDE)
+        self._await_pause()
         self.connection.execute("SELECT pg_wal_replay_resume()")  # at a target, it promotes
 
         def ended() -> bool:
@@ -95,11 +115,26 @@ class Standby:
             return bool(row and row[0])
 
         wait_until(ended, limit=self._limits.recovery, what="the end of recovery", pause=0.01)
+        if self._aside:
+            self.base = base
 
     def close(self) -> None:
         """Remove it."""
         self._hang_up()
         self._stack.close()
+
+    def _run(self, script: str) -> bool:
+        """Run a script on the data directory and its place aside; false where it says 3."""
+        places = self._stack.places
+        argv = ["sh", "-ec", script, "sh", str(places.data), str(places.spool / "aside")]
+        done = self._stack.host(Service.DATABASE).run(argv, timeout=self._limits.command, check=False)
+        if done.exit_code not in {0, 3}:
+            raise CommandError(done)
+        return done.exit_code == 0
+
+    def _halt(self) -> None:
+        self._hang_up()
+        self._stack.stop(Service.DATABASE, immediate=True)  # in order it takes a second: see _ask
 
     def _hang_up(self) -> None:
         if self._connection is not None:
