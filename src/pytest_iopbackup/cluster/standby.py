@@ -150,9 +150,7 @@ class Standby:
             if name in self._set and self._set[name] == value:
                 continue
             words = "RESET {}" if value is None else "SET {} = {}"
-            self.connection.execute(
-                sql.SQL(f"ALTER SYSTEM {words}").format(sql.Identifier(name), sql.Literal(value))
-            )
+            self.connection.execute(sql.SQL(f"ALTER SYSTEM {words}").format(sql.Identifier(name), sql.Literal(value)))
             self._set[name] = value
 
     def _await_pause(self) -> Paused:
@@ -167,9 +165,7 @@ class Standby:
             return self._ask(reached) if reached else None
 
         try:
-            return wait_until(
-                paused, limit=self._limits.recovery, what="recovery to pause at its target", pause=0.005
-            )
+            return wait_until(paused, limit=self._limits.recovery, what="recovery to pause at its target", pause=0.005)
         except DeadlineError as error:
             tail = "\n".join(self._stack.database_log(offset).splitlines()[-5:])
             raise RecoveryError(f"{error.message}. PostgreSQL's log ends in:\n{tail}") from error

@@ -1,4 +1,10 @@
-"""Many recovery points for one restore: a standby pauses at the first, is judged there, and moved on to the next."""
+"""Many recovery points for one restore: a standby pauses at the first, is judged there, and moved on to the next.
+
+At each point, all of it, whatever was found at the one before: every request in the audit table against the ledger, the
+version of every row that any transaction of the ledger changed, the row set of every table that the workload never
+changes (at a mark, of all tables, and schema, sequences and large objects), PostgreSQL's words on where it stopped, and
+how far it says that it has replayed. Done once: reading the WAL, and the text of a query.
+"""
 
 from __future__ import annotations
 
