@@ -38,7 +38,7 @@ from pytest_iopbackup.errors import GapError, IopError, ProofError
 from pytest_iopbackup.faults.reach import out_of_reach
 from pytest_iopbackup.faults.site import Site
 from pytest_iopbackup.limits import wait_until
-from pytest_iopbackup.proof.cut import Cut, Everything, cut_at
+from pytest_iopbackup.proof.cut import Cut, Everything, cut_at, owners
 from pytest_iopbackup.proof.judge import judge, request_ids
 from pytest_iopbackup.proof.loss import Scene, loss, settle
 from pytest_iopbackup.proven import RestoreFacts, Verdict
@@ -234,7 +234,7 @@ class Crashes:
             backups = pgbackrest.info(copy, self._limits).backups
             base = next(backup for backup in backups if backup.label == facts.backup_set)
             order = read_order(copy, scene.since, self._limits, to_hole=True)
-            cut = cut_at(order, Target(), base)
+            cut = cut_at(order, Target(), base, owners(order, scene.entries))
             assert cut is not None  # the end is always reached
             present = self._require(copy, scene, cut)
         finally:

@@ -8,10 +8,10 @@ from random import Random
 import pytest
 
 from pytest_iopbackup.cluster.lsn import parse_lsn
-from pytest_iopbackup.cluster.targets import By
+from pytest_iopbackup.cluster.targets import By, Target
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import ProofError, UsageError
-from pytest_iopbackup.everywhere.draw import draw
+from pytest_iopbackup.everywhere.draw import draw, placed
 from pytest_iopbackup.everywhere.sweep import Sweep, newest_before
 from pytest_iopbackup.everywhere.window import Window, archive_all
 from pytest_iopbackup.proven import Verdict
@@ -77,6 +77,31 @@ def test_a_server_that_stands_elsewhere_is_seen(iop_stack: Drill) -> None:
     facts = Sweep(iop_stack, points=1).over(window, shifted[:1])
     assert facts.verdict is Verdict.FAILED
     assert "unexpected" in (facts.reason or "")
+
+
+@pytest.mark.parametrize("prepares", [False, True])
+def test_what_is_locked_at_a_point_is_read_all_the_same(iop_stack: Drill, *, prepares: bool) -> None:
+    iop_stack.mark("seeded")
+    iop_stack.write(20)
+    with iop_stack.connect() as connection:
+        connection.execute("BEGIN")
+        connection.execute("LOCK TABLE identity.settings IN ACCESS EXCLUSIVE MODE")
+        (xid,) = connection.execute("SELECT pg_current_xact_id()::text").fetchone() or ("",)
+        if prepares:
+            connection.execute("PREPARE TRANSACTION 'iop-workload-locking'")
+        connection.execute("COMMIT PREPARED 'iop-workload-locking'" if prepares else "COMMIT")
+    iop_stack.write(40)
+    iop_stack.mark("last")
+    archive_all(iop_stack)
+    window = Window(iop_stack)
+    locked = placed(window, Target(by=By.XID, value=xid, exclusive=True, timeline=1), window.backups[0])
+    assert locked is not None
+    places = sorted([locked, *draw(window, 3, Random(2))], key=lambda place: place.position)
+    facts = Sweep(iop_stack, points=4).over(window, places)
+    assert facts.verdict is Verdict.PASSED, facts.reason
+    assert f"transaction {xid}," in next(point.reached or "" for point in facts.points if point.target == xid)
+    assert len(facts.points) == len(places)
+    assert facts.restores == len({point.backup_set for point in facts.points}) == 1
 
 
 def test_holes_are_told_before_and_while_a_sweep_goes_on(iop_stack: Drill) -> None:

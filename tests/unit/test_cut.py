@@ -15,7 +15,7 @@ from pytest_iopbackup.cluster.targets import By, Target, format_time
 from pytest_iopbackup.cluster.wal import Ending, WalOrder
 from pytest_iopbackup.dataset.ledger import Entry, Outcome
 from pytest_iopbackup.errors import ProofError
-from pytest_iopbackup.proof.cut import InWal, cut_at
+from pytest_iopbackup.proof.cut import InWal, cut_at, owners
 from pytest_iopbackup.record import BackupFacts
 
 NOON = datetime(2026, 1, 15, 12, 0, tzinfo=timezone.utc)
@@ -159,6 +159,46 @@ def test_each_outcome_is_judged_by_the_wal() -> None:
     assert target.holds(entry(5, lsn=START)) is True  # acknowledged before the WAL that was read begins
     assert target.holds(entry(77, lsn=START + 1)) is False  # not archived
     assert target.holds(entry(12, seconds=3.5)) is False  # another timeline's transaction of that number
+
+
+def test_an_xid_that_was_used_again_is_not_taken_for_a_transaction_of_unknown_outcome() -> None:
+    lost, again = entry(12, Outcome.INDETERMINATE), entry(12, seconds=3)
+    known = owners(ORDER, [lost, again])
+    for value, holds in (("10", False), ("12", True)):
+        target = cut_at(ORDER, Target(by=By.XID, value=value), BASE, known)
+        assert target is not None
+        assert target.holds(again) is holds
+        assert target.holds(lost) is False
+        assert target.beyond(lost) == "nowhere in the archived WAL, where its xid 12 is another transaction's"
+        assert target.holds(entry(2**32 + 12, Outcome.INDETERMINATE)) is None  # the other's is of another epoch
+
+
+@pytest.mark.parametrize(
+    ("others", "holds"),
+    [
+        ((), True),
+        ((entry(12, seconds=3.5),), True),  # of another timeline: it is not this commit
+        ((replace(entry(12, seconds=3), outcome=Outcome.ROLLED_BACK),), False),  # given up by a restore, and yet here
+        ((entry(12, Outcome.ROLLED_BACK),), True),
+        ((entry(12, Outcome.INDETERMINATE),), None),
+        ((entry(12, Outcome.INDETERMINATE), entry(12, seconds=3)), False),
+    ],
+)
+def test_of_several_transactions_with_an_xid_the_one_that_is_told_has_the_commit(
+    others: tuple[Entry, ...], holds: bool | None
+) -> None:
+    unsure = entry(12, Outcome.INDETERMINATE)
+    target = cut_at(ORDER, Target(by=By.XID, value="12"), BASE, owners(ORDER, [unsure, *others]))
+    assert target is not None
+    assert target.holds(unsure) is holds
+
+
+def test_a_commit_of_no_entry_is_known_by_xid_and_time() -> None:
+    unsure = entry(12, Outcome.INDETERMINATE)
+    for seconds, holds in ((3, False), (4, True)):
+        target = cut_at(ORDER, Target(by=By.XID, value="12"), BASE, owners(ORDER, [unsure], [(12, at(seconds))]))
+        assert target is not None
+        assert target.holds(unsure) is holds
 
 
 def test_where_a_transaction_went_is_told() -> None:

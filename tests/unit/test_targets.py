@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_iopbackup.cluster.lsn import parse_lsn, segment_end, segment_timeline
+from pytest_iopbackup.cluster.lsn import parse_lsn, segment_end, segment_name, segment_sizes, segment_timeline
 from pytest_iopbackup.cluster.targets import By, Target, choose_set, format_time, parse_time, validate
 from pytest_iopbackup.errors import TargetError
 from pytest_iopbackup.record import BackupFacts
@@ -165,6 +165,20 @@ def test_an_lsn_is_read_as_postgresql_writes_it(position: int) -> None:
 def test_what_is_no_lsn_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an LSN"):
         parse_lsn(text)
+
+
+@given(st.integers(20, 30), st.integers(0, 2**40))
+def test_the_size_of_a_segment_follows_from_its_name_and_a_place_in_it(bits: int, position: int) -> None:
+    name = segment_name(3, position >> bits, 1 << bits)
+    sizes = segment_sizes(position, name)
+    assert 1 << bits in sizes
+    assert len(sizes) == 1 or name.endswith("0" * 8)
+
+
+def test_a_segment_that_does_not_hold_the_place_has_no_size() -> None:
+    assert segment_sizes(parse_lsn("0/3000028"), "000000010000000000000003") == {16 << 20}
+    assert segment_sizes(parse_lsn("0/300028"), "000000010000000000000003") == {1 << 20}
+    assert segment_sizes(parse_lsn("0/3000028"), "000000010000000000000005") == set()
 
 
 def test_a_segments_name_gives_its_timeline_and_end() -> None:

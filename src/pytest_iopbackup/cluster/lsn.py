@@ -32,6 +32,16 @@ def segment_timeline(name: str) -> int:
     return int(_segment(name)[1], 16)
 
 
+def segment_sizes(position: int, name: str) -> frozenset[int]:
+    """Return the sizes of segments at which a byte position lies in the segment ``name``: one, unless it is number 0.
+
+    ``initdb --wal-segsize`` takes powers of two from 1 MiB to 1 GiB. Raises ValueError.
+    """
+    match = _segment(name)
+    sizes = (1 << bits for bits in range(20, 31))
+    return frozenset(size for size in sizes if segment_name(int(match[1], 16), position // size, size) == name)
+
+
 def segment_end(name: str, segment_size: int) -> int:
     """Return the byte position behind a segment of ``segment_size`` bytes. Raises ValueError."""
     match = _segment(name)

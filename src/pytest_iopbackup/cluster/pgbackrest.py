@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import PurePosixPath
 from typing import Any
 
-from pytest_iopbackup.errors import IopError
+from pytest_iopbackup.errors import DeadlineError, IopError
 from pytest_iopbackup.limits import Limits, wait_until
 from pytest_iopbackup.record import BackupFacts
 from pytest_iopbackup.stack.base import CommandResult, LineListener, Restorable, Service
@@ -24,6 +24,7 @@ _JSON = re.compile(r"^[\[{].*", re.MULTILINE | re.DOTALL)
 _TIME_OPTION = re.compile(r"^(?:current|default): (?P<value>\d+(?:\.\d+)?)(?P<unit>ms|[smhdw])?$", re.MULTILINE)
 """The value in force stands before the default."""
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_READY = re.compile(r"([0-9A-F]{24})\.ready")
 _DETAIL = {"PGBACKREST_LOG_LEVEL_CONSOLE": "detail"}
 
 
@@ -100,14 +101,38 @@ def archived(stack: Restorable, archive_id: str, segment: str, limits: Limits) -
 
 
 def await_archived(stack: Restorable, segment: str, limits: Limits) -> None:
-    """Wait until a WAL segment is in the repository."""
+    """Wait until a WAL segment is in the repository, and with it all that are still to be archived before it.
+
+    pgBackRest pushes several side by side, so the last one may be the first to be there. Those that PostgreSQL has
+    counted as archived are not waited for: what is not there of them is lost. Raises DeadlineError.
+    """
     archive_id = wait_until(lambda: info(stack, limits).archive_id, limit=limits.archive, what="the first archived WAL")
-    wait_until(
-        lambda: archived(stack, archive_id, segment, limits),
-        limit=limits.archive,
-        what=f"WAL segment {segment} to reach the repository",
-        hint="see PostgreSQL's log for what archive_command said",
-    )
+    missing: list[str] = []
+
+    def there() -> bool:
+        wanted = _ready_before(stack, segment, limits) if archived(stack, archive_id, segment, limits) else [segment]
+        missing[:] = [one for one in wanted if one == segment or not archived(stack, archive_id, one, limits)]
+        return not missing
+
+    try:
+        wait_until(there, limit=limits.archive, what=f"WAL segment {segment} to reach the repository")
+    except DeadlineError as error:
+        earlier = "" if missing == [segment] else f": {', '.join(missing)} before it, still to be archived, did not"
+        raise DeadlineError(
+            f"{error.message}{earlier}", hint="see PostgreSQL's log for what archive_command said"
+        ) from error
+
+
+def _ready_before(stack: Restorable, segment: str, limits: Limits) -> list[str]:
+    """Name the segments before one that PostgreSQL has yet to see archived: it need not run. None without its data.
+
+    Source: the ``.ready`` files in ``pg_wal/archive_status`` (PostgreSQL's ``pgarch.c``).
+    """
+    directory = str(stack.places.data / "pg_wal" / "archive_status")
+    argv = ["sh", "-c", 'test ! -d "$1" || ls "$1"', "sh", directory]
+    names = stack.host(Service.BACKUP).run(argv, timeout=limits.command).stdout.split()
+    ready = (match[1] for match in map(_READY.fullmatch, names) if match)
+    return sorted(name for name in ready if name < segment)
 
 
 def lineage(stack: Restorable, archive_id: str, timeline: int | None, limits: Limits) -> dict[int, str | None]:

@@ -7,18 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 
 from pytest_iopbackup.cluster import pgbackrest
-from pytest_iopbackup.cluster.lsn import parse_lsn, segment_end, segment_timeline
+from pytest_iopbackup.cluster.lsn import parse_lsn, segment_end, segment_sizes, segment_timeline
 from pytest_iopbackup.cluster.pgbackrest import Progress
 from pytest_iopbackup.cluster.recovery import await_recovery
 from pytest_iopbackup.cluster.targets import By, Target, choose_set, parse_time, plain_time, validate
-from pytest_iopbackup.errors import TargetError
+from pytest_iopbackup.errors import ProofError, TargetError
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.proven import RestoreFacts
 from pytest_iopbackup.record import BackupFacts
 from pytest_iopbackup.stack.base import Restorable, Service
 
-SEGMENT_SIZE = 16 << 20
-"""initdb's default, which every stack here uses."""
 DELTA = "--delta"
 _WORKERS = (Service.BACKUP, Service.CHECK)
 
@@ -35,8 +33,21 @@ def plan(stack: Restorable, target: Target, limits: Limits) -> BackupFacts:
         lineage = pgbackrest.lineage(stack, known.archive_id, target.timeline, limits)
     chosen = choose_set(target, known.backups, lineage)
     if known.newest_wal is not None:
-        _refuse_beyond_wal(stack, target, known.newest_wal, lineage)
+        end = segment_end(known.newest_wal, segment_size(chosen))
+        _refuse_beyond_wal(stack, target, known.newest_wal, end, lineage)
     return chosen
+
+
+def segment_size(backup: BackupFacts) -> int:
+    """Return the size of a WAL segment of a backup's cluster in bytes: of those that fit its start, the largest.
+
+    No server has to run for that. Where several fit, an LSN behind the last WAL is refused by PostgreSQL alone.
+    Raises ProofError where none fits.
+    """
+    sizes = segment_sizes(parse_lsn(backup.start_lsn), backup.start_wal)
+    if not sizes:
+        raise ProofError(f"backup {backup.label} begins at {backup.start_lsn}, which cannot be in {backup.start_wal}")
+    return max(sizes)
 
 
 def restore_options(target: Target, chosen: BackupFacts, action: str = "promote") -> list[str]:
@@ -103,7 +114,8 @@ def restore(
 def _segments(chosen: BackupFacts, target: Target, progress: Progress | None) -> Callable[[int], None]:
     """Report segments fetched, against how many there are where the target's place in WAL is known."""
     last = target.value if target.by is By.LSN else target.at_lsn
-    total = parse_lsn(last) // SEGMENT_SIZE - parse_lsn(chosen.start_lsn) // SEGMENT_SIZE + 1 if last is not None else 0
+    size = segment_size(chosen)
+    total = parse_lsn(last) // size - parse_lsn(chosen.start_lsn) // size + 1 if last is not None else 0
 
     def report(fetched: int) -> None:
         if progress is not None and fetched:
@@ -112,10 +124,11 @@ def _segments(chosen: BackupFacts, target: Target, progress: Progress | None) ->
     return report
 
 
-def _refuse_beyond_wal(stack: Restorable, target: Target, newest_wal: str, lineage: Mapping[int, str | None]) -> None:
+def _refuse_beyond_wal(
+    stack: Restorable, target: Target, newest_wal: str, end: int, lineage: Mapping[int, str | None]
+) -> None:
     if target.by is not By.LSN or target.value is None or segment_timeline(newest_wal) not in lineage:
         return
-    end = segment_end(newest_wal, SEGMENT_SIZE)
     if stack.running(Service.DATABASE):  # what it has written by now is archived when it stops
         with stack.connect() as connection:
             row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()

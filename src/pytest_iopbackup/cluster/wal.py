@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -26,6 +27,10 @@ _ENDING = re.compile(
 _RECORD = re.compile(r"^rmgr: .*?, lsn: ([0-9A-F/]+), prev ", re.MULTILINE)
 _SEGMENT = re.compile(r"(?:.*/)?([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?")
 _STOPPED = re.compile(r'error in WAL record at (?P<lsn>[0-9A-F/]+)|could not find file "(?P<segment>[0-9A-F]{24})"')
+
+
+_AT_ONCE = 4
+"""Segments fetched side by side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,17 +130,21 @@ class _Reader:
         numbers = {self._number(name) for name in self.names if int(name[:8], 16) == timeline}
         first = since // self.size
         last = (until - 1) // self.size if until is not None else max(numbers, default=first)
+        found: list[tuple[str, str]] = []
         for number in range(first, last + 1):
             wanted = segment_name(timeline, number, self.size)
             source = self._source(timeline, number)
             if source is None and self.to_hole:
                 self.hole = wanted
-                return max(since, number * self.size)
+                until = max(since, number * self.size)
+                break
             if source is None:
                 raise GapError(
                     f"WAL segment {wanted} is missing from the repository", hint="recovery would end there, in silence"
                 )
-            self._fetch(source, wanted)
+            found.append((source, wanted))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda names: self._fetch(*names), found))
         return until if until is not None else max(since, (last + 1) * self.size)
 
     def _source(self, timeline: int, number: int) -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pytest_iopbackup.blame import blame, words
 from pytest_iopbackup.cluster import restore
 from pytest_iopbackup.cluster.targets import By, Target
+from pytest_iopbackup.dataset.prepared import roll_back_left_over
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import IopError, ProofError, RecoveryError, TargetError
 from pytest_iopbackup.everywhere.window import Window
@@ -108,7 +109,8 @@ def prove(wanted: Attempt, cut: InWal, copy: Restorable, facts: PointFacts) -> P
 
     Rows that differ say more than words that do.
     """
-    with copy.connect(autocommit=False, options=wanted.client) as connection:
+    with copy.connect(options=wanted.client) as connection:
+        roll_back_left_over(connection)  # what is prepared at the target may keep others from reading
         proven = wanted.window.prove(cut, connection)
     outcome, reason = proven.verdict, proven.reason
     astray = misplaced(wanted.window.order, wanted.target, cut, facts.reached or "")

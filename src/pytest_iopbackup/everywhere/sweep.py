@@ -1,4 +1,10 @@
-"""Many recovery points for one restore: a standby pauses at the first, is judged there, and moved on to the next."""
+"""Many recovery points for one restore: a standby pauses at the first, is judged there, and moved on to the next.
+
+At each point, all of it, whatever was found at the one before: every request in the audit table against the ledger, the
+version of every row that any transaction of the ledger changed, the row set of every table that the workload never
+changes (at a mark, of all tables, and schema, sequences and large objects), PostgreSQL's words on where it stopped, and
+how far it says that it has replayed. Done once: reading the WAL, and the text of a query.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +18,8 @@ from random import Random
 
 from pytest_iopbackup.blame import blame, words
 from pytest_iopbackup.cluster.lsn import parse_lsn
-from pytest_iopbackup.cluster.standby import Paused, move_on, restore_paused
+from pytest_iopbackup.cluster.standby import Paused, Standby
+from pytest_iopbackup.dataset.prepared import roll_back_left_over
 from pytest_iopbackup.drill import Drill, nothing
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.everywhere.draw import Place, draw, placed
@@ -21,7 +28,6 @@ from pytest_iopbackup.points import PointFacts, PointsFacts
 from pytest_iopbackup.proof.stop import misplaced, overrun
 from pytest_iopbackup.proven import Verdict
 from pytest_iopbackup.record import BackupFacts
-from pytest_iopbackup.stack.base import Restorable
 
 
 class Sweep:
@@ -54,49 +60,51 @@ class Sweep:
         self._drill.progress = nothing
         try:
             with ThreadPoolExecutor(max(len(parts), 1)) as pool:
-                found = list(pool.map(lambda part: self._part(window, part), parts))
+                done = list(pool.map(lambda part: self._part(window, part), parts))
         finally:
             self._drill.progress = self._progress
         first, last = window.backups[0].stop_lsn, window.order.last
         return PointsFacts(
-            points=tuple(point for points in found for point in points),
-            restores=len(parts),
+            points=tuple(point for points, _ in done for point in points),
+            restores=sum(restores for _, restores in done),
             window=f"{len(window.endings)} transactions from LSN {first}" + (f" to {last:X}" if last else ""),
             seed=self._drill.seed,
         )
 
-    def _part(self, window: Window, places: Sequence[Place]) -> list[PointFacts]:
+    def _part(self, window: Window, places: Sequence[Place]) -> tuple[list[PointFacts], int]:
         points: list[PointFacts] = []
-        base = newest_before(window, places[0])
-        copy = self._drill.stack.copy()
+        standby = Standby(self._drill.stack.copy(), self._drill.limits)
         try:
             for place in places:
-                points.append(self._point(window, place, base, copy, first=not points))
+                points.append(self._point(window, place, standby))
                 self._tell()
-                if points[-1].reached is None:  # there is no standby to move on
+                if points[-1].reached is None:  # WAL is missing, and will be for all that come behind
                     break
         finally:
-            copy.close()
+            standby.close()
         lost = f"not tried: recovery did not get past {points[-1].name}"
         return points + [
-            replace(_facts(place, base), verdict=Verdict.UNKNOWN, reason=lost) for place in places[len(points) :]
-        ]
+            replace(_facts(place, newest_before(window, place)), verdict=Verdict.UNKNOWN, reason=lost)
+            for place in places[len(points) :]
+        ], standby.restores
 
-    def _point(self, window: Window, place: Place, base: BackupFacts, copy: Restorable, *, first: bool) -> PointFacts:
+    def _point(self, window: Window, place: Place, standby: Standby) -> PointFacts:
         began = time.monotonic()
+        base = standby.base or newest_before(window, place)
         facts = _facts(place, base)
-        limits = self._drill.limits
         try:
             _demand_same(window, place, base)
-            paused = restore_paused(copy, place.target, base, limits) if first else move_on(copy, place.target, limits)
-            facts = self._judge(window, place, paused, copy, replace(facts, reached=paused.reached))
+            paused = standby.reach(place.target, base)
+            facts = self._judge(window, place, paused, standby, replace(facts, reached=paused.reached))
         except Exception as error:  # whatever it is, it is a verdict with a reason
             facts = replace(facts, verdict=blame(error), reason=words(error))
         return replace(facts, seconds=time.monotonic() - began)
 
-    def _judge(self, window: Window, place: Place, paused: Paused, copy: Restorable, facts: PointFacts) -> PointFacts:
-        with copy.connect(autocommit=False) as connection:
-            proven = window.prove(place.cut, connection)
+    def _judge(self, window: Window, place: Place, paused: Paused, standby: Standby, facts: PointFacts) -> PointFacts:
+        if paused.locked:
+            standby.promote()
+            roll_back_left_over(standby.connection)  # a prepared transaction keeps its locks even then
+        proven = window.prove(place.cut, standby.connection)
         outcome, reason = proven.verdict, proven.reason
         astray = misplaced(window.order, place.target, place.cut, paused.reached)
         astray = astray or overrun(window.order, place.cut, paused.replayed)

@@ -18,7 +18,7 @@ from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import ProofError, UsageError
 from pytest_iopbackup.proof import rowset
 from pytest_iopbackup.proof.compare import compare
-from pytest_iopbackup.proof.cut import InWal, cut_at
+from pytest_iopbackup.proof.cut import InWal, cut_at, owners
 from pytest_iopbackup.proof.judge import judge
 from pytest_iopbackup.proof.mark import Mark
 from pytest_iopbackup.proof.session import Connection, reading
@@ -75,6 +75,8 @@ class Window:
         self._seeded = drill.seeded
         self._commits = {(entry.xid % 2**32, entry.time) for entry in self.entries if entry.xid and entry.lsn}
         self._unsure = {entry.xid % 2**32 for entry in self.entries if entry.xid and not entry.lsn}
+        taken = [(mark.facts.xid, mark.facts.time) for mark in drill.history.marks]
+        self._owners = owners(self.order, self.entries, taken)
         self.marks = tuple(mark for mark in drill.history.marks if self._lies_here(mark, lineage))
         """Those that lie on this line, in its order."""
         self.unchanged = self._unchanged()
@@ -90,7 +92,7 @@ class Window:
 
     def cut(self, target: Target, base: BackupFacts) -> InWal | None:
         """Return what a target leaves, by the order of WAL; None if recovery ends before it."""
-        return cut_at(self.order, target, base)
+        return cut_at(self.order, target, base, self._owners)
 
     def mark_at(self, cut: InWal) -> Mark | None:
         """Return the mark whose rows are exactly those that a cut leaves, if there is one.

@@ -8,7 +8,7 @@ WAL is replayed, a commit with a later time too: under concurrency, times are no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
@@ -76,11 +76,15 @@ class InWal:
     """Commits behind it, by xid."""
     stop: int
     """How many transactions end before the place, in the WAL that was read."""
+    owners: Mapping[int, int | None]
+    """See :func:`owners`."""
 
     def holds(self, entry: Entry) -> bool | None:
         """See :class:`Cut`. A transaction that is nowhere in the WAL has not been archived, or was given up."""
         if entry.outcome is Outcome.ROLLED_BACK:
             return False
+        if entry.outcome is Outcome.INDETERMINATE and not self._own(entry):
+            return None if entry.xid is None or self.owners[entry.xid % 2**32] != entry.xid else False
         if _same(entry, self.kept):
             return True
         if entry.outcome is Outcome.INDETERMINATE:
@@ -91,22 +95,61 @@ class InWal:
 
     def beyond(self, entry: Entry) -> str:
         """See :class:`Cut`."""
+        if entry.outcome is Outcome.INDETERMINATE and not self._own(entry):
+            return f"nowhere in the archived WAL, where its xid {entry.xid} is another transaction's"
         found = _same(entry, self.later)
         if found is None:
             return f"where the archived WAL does not reach ({entry.lsn})"
         return f"at {format_lsn(found.lsn)}, behind {self.target}"
 
+    def _own(self, entry: Entry) -> bool:
+        """Whether a commit with the xid of an entry of unknown outcome could be no other transaction's."""
+        return entry.xid is not None and entry.xid % 2**32 not in self.owners
 
-def cut_at(order: WalOrder, target: Target, base: BackupFacts) -> InWal | None:
+
+def owners(
+    order: WalOrder, entries: Iterable[Entry], others: Iterable[tuple[int, datetime]] = ()
+) -> Mapping[int, int | None]:
+    """Return, by their lower 32 bits, the xids of commits that need not be those of the entry of unknown outcome.
+
+    For xids are used again: after a crash, when the transaction that had one left no WAL, and on another timeline.
+    Along one line each has one end; so one that is told by xid and time, of the ledger or of ``others``, has its xid,
+    all 64 bits, for itself. None where several transactions of unknown outcome have had an xid.
+    """
+    commits = {(ending.xid, ending.time) for ending in order.endings if ending.committed}
+    unsure: dict[int, int] = {}
+    told = list(others)
+    for entry in entries:
+        if entry.xid is not None and entry.outcome is Outcome.INDETERMINATE:
+            unsure[entry.xid % 2**32] = unsure.get(entry.xid % 2**32, 0) + 1
+        elif entry.xid is not None and entry.time is not None:
+            told.append((entry.xid, entry.time))
+    return {
+        **{xid: None for xid, count in unsure.items() if count > 1},
+        **{xid % 2**32: xid for xid, time in told if (xid % 2**32, time) in commits},
+    }
+
+
+def cut_at(
+    order: WalOrder, target: Target, base: BackupFacts, known: Mapping[int, int | None] | None = None
+) -> InWal | None:
     """Return what a restore to a target leaves that begins with the backup ``base``; None if it is never reached.
 
-    ``target.at_lsn`` has to say where a restore point is, for WAL's transactions do not name it.
+    ``target.at_lsn`` has to say where a restore point is, for WAL's transactions do not name it. ``known`` are the
+    :func:`owners` of its commits.
     """
     count = _stop(order, target, base)
     if count is None:
         return None
     kept, later = order.endings[:count], order.endings[count:]
-    return InWal(target=target.describe(), start=order.start, kept=_commits(kept), later=_commits(later), stop=count)
+    return InWal(
+        target=target.describe(),
+        start=order.start,
+        kept=_commits(kept),
+        later=_commits(later),
+        stop=count,
+        owners=known or {},
+    )
 
 
 def _stop(order: WalOrder, target: Target, base: BackupFacts) -> int | None:

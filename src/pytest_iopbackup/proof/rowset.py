@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from psycopg import sql
 
@@ -75,10 +76,7 @@ def read(connection: Connection, name: str) -> RowSet:
 
 def digest(cursor: Cursor, table: Table) -> RowSet:
     """Read the table once, on the server."""
-    query = sql.SQL(
-        "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum(h1), 0), coalesce(pg_catalog.sum(h2), 0) FROM ({}) AS rows"
-    ).format(hashed(table))
-    row = cursor.execute(query).fetchone()
+    row = cursor.execute(_summed(table)).fetchone()
     assert row is not None  # an aggregate without GROUP BY gives one row
     return RowSet(
         table=table.name,
@@ -87,6 +85,15 @@ def digest(cursor: Cursor, table: Table) -> RowSet:
         digest=to_digest(int(row[1]), int(row[2])),
         as_text=tuple(name for name, cast in table.columns if cast),
     )
+
+
+@lru_cache(maxsize=1024)
+def _summed(table: Table) -> bytes:
+    """Return the query. To write one takes longer than to run it on a small table, which is read again and again."""
+    query = sql.SQL(
+        "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum(h1), 0), coalesce(pg_catalog.sum(h2), 0) FROM ({}) AS rows"
+    )
+    return query.format(hashed(table)).as_bytes(None)
 
 
 def lines(cursor: Cursor, table: Table, key: tuple[str, ...]) -> Generator[bytes, None, None]:

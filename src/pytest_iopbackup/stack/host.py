@@ -116,7 +116,7 @@ def run_program(
     for reader in readers:
         reader.start()
     try:
-        _await_end(process, timeout)
+        await_end(process, timeout)
     except subprocess.TimeoutExpired:
         end_group(process)
         raise DeadlineError(
@@ -172,7 +172,7 @@ class LocalHost:
         return path.read_bytes()
 
 
-def _await_end(process: subprocess.Popen[bytes], seconds: float) -> None:
+def await_end(process: subprocess.Popen[bytes], seconds: float) -> None:
     """Wait for a program's end. Raises subprocess.TimeoutExpired.
 
     Python's own ``wait`` with a limit looks every 50 ms (before 3.15), which adds up over hundreds of programs.

@@ -18,7 +18,7 @@ from pytest_iopbackup.errors import DeadlineError, IopError, MachineError, Usage
 from pytest_iopbackup.limits import wait_until
 from pytest_iopbackup.stack import leftovers, mounts
 from pytest_iopbackup.stack.base import DATABASE, TOKEN, CommandResult, LineListener, Places, Service
-from pytest_iopbackup.stack.host import LocalHost, account, end_group, spawn
+from pytest_iopbackup.stack.host import LocalHost, account, await_end, end_group, spawn
 from pytest_iopbackup.stack.local_services import (
     COPY_OPTIONS,
     SERVER_OPTIONS,
@@ -126,7 +126,7 @@ class LocalStack:
         shutdown = signal.SIGQUIT if immediate else signal.SIGINT  # PostgreSQL's immediate and fast modes
         process.send_signal(shutdown if service is Service.DATABASE else signal.SIGTERM)
         try:
-            process.wait(self.settings.limits.stop)
+            await_end(process, self.settings.limits.stop)
         except subprocess.TimeoutExpired:
             end_group(process, grace=0.1)
             raise DeadlineError(
