@@ -35,7 +35,8 @@ from pytest_iopbackup.proof.localise import differences_between
 from pytest_iopbackup.proof.naming import Named, name_differences
 from pytest_iopbackup.proof.rowset import Table, digest, user_tables
 from pytest_iopbackup.proof.session import Cursor, reading
-from pytest_iopbackup.proof.sketching import layout, take_sketch
+from pytest_iopbackup.proof.sketching import layout
+from pytest_iopbackup.proof.taking import take_as
 from pytest_iopbackup.stack.binaries import find_binaries
 from pytest_iopbackup.stack.host import account
 
@@ -182,7 +183,7 @@ def _sketched(connect: Connect) -> tuple[Named, int]:
     with connect("source") as connection, reading(connection) as cursor:
         table = _table(cursor)
         how = layout(table, ROWS)
-        kept = take_sketch(cursor, table, how)
+        kept = take_as(cursor, table, how)
     with connect("copy") as connection, reading(connection) as cursor:
         return name_differences(cursor, kept, how, _table(cursor)), len(kept.dump())
 

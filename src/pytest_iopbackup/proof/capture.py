@@ -3,7 +3,8 @@
 A capture is a directory::
 
     capture.json     digests, catalog objects, sequences; written last, so that half a capture is none
-    sketch/0007      of the seventh table, at most 200 KB: names the rows that differ; read only if the table does
+    sketch/0007      of the seventh table, at most 200 KB: all of its rows in brief, or a sketch of them, which names
+                     those that differ; read only if the table does
 
 The keys are data, and in a table without a primary key they are the rows themselves: the directory is for its
 owner alone.
@@ -21,16 +22,18 @@ import cattrs
 
 from pytest_iopbackup.errors import MachineError, ProofError
 from pytest_iopbackup.proof.catalog import CatalogObject, catalog_objects
-from pytest_iopbackup.proof.rowset import Method, RowSet, digest, method, user_tables
+from pytest_iopbackup.proof.rowset import Method, RowSet, method, user_tables
 from pytest_iopbackup.proof.sequences import SequenceState, behind_columns, read_states
 from pytest_iopbackup.proof.session import Connection, Cursor, reading
-from pytest_iopbackup.proof.sketch import Sketch
-from pytest_iopbackup.proof.sketching import Layout, layout, take_sketch
+from pytest_iopbackup.proof.sketching import Layout
+from pytest_iopbackup.proof.tables import sizes
+from pytest_iopbackup.proof.taking import Content, take
+from pytest_iopbackup.proof.taking import load as load_content
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is in all: tables of a capture, rows of a comparison."""
 
-FORMAT = 2
+FORMAT = 3
 """Grows when a capture written before could be misread."""
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
@@ -38,7 +41,7 @@ _converter = cattrs.Converter(forbid_extra_keys=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A table's sketch: how to read it, and the SHA-256 of its file."""
+    """What was kept of a table: how to read it, and the SHA-256 of its file."""
 
     layout: Layout
     sha256: str
@@ -70,8 +73,8 @@ class Capture:
         """Rows in all tables."""
         return sum(table.rows for table in self.tables)
 
-    def sketch(self, table: str) -> tuple[Sketch, Layout]:
-        """Read the sketch of one table; ProofError if it is not what was written: names from it would be lies."""
+    def sketch(self, table: str) -> tuple[Content, Layout]:
+        """Read what was kept of a table's rows; ProofError if it was changed since: names from it would be lies."""
         number = next(number for number, rows in enumerate(self.tables) if rows.table == table)
         path, kept = _sketch_file(self.directory, number), self.sketches[number]
         try:
@@ -85,7 +88,7 @@ class Capture:
                 f"the sketch of {table} was changed since it was written, so no row can be named: {path}",
                 hint="capture the state again",
             )
-        return Sketch.load(kept.layout.shape, content), kept.layout
+        return load_content(kept.layout, content), kept.layout
 
 
 def capture(
@@ -126,19 +129,13 @@ def _take(
     compared = [table for table in tables if table.skipped is None]
     row_sets: list[RowSet] = []
     sketches: list[Kept] = []
+    bytes_of = sizes(cursor, compared)
     for number, table in enumerate(compared):
-        rows = digest(cursor, table)
-        how = layout(table, rows.rows)
-        sketch = take_sketch(cursor, table, how) if rows.rows else Sketch.of(how.shape)
-        if sketch.rows != rows.rows:
-            raise ProofError(
-                f"{table.name} has {rows.rows} rows, but {sketch.rows} are in the sketch of the same snapshot",
-                hint="capture the state again; if it stays so, report it",
-            )
-        content = sketch.dump()
+        taken = take(cursor, table, bytes_of[table.name])
+        content = taken.content.dump()
         _sketch_file(directory, number).write_bytes(content)
-        row_sets.append(rows)
-        sketches.append(Kept(layout=how, sha256=hashlib.sha256(content).hexdigest()))
+        row_sets.append(taken.rows)
+        sketches.append(Kept(layout=taken.layout, sha256=hashlib.sha256(content).hexdigest()))
         if progress is not None:
             progress(number + 1, len(compared))
     states = read_states(cursor) if sequences is None else sequences
@@ -171,7 +168,7 @@ def _save(taken: Capture) -> None:
     del content["directory"]  # where it is then, not where it was
     path = taken.directory / "capture.json"
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    part.write_text(json.dumps(content), encoding="utf-8")
     part.replace(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -52,3 +53,13 @@ def user_tables(cursor: Cursor) -> tuple[Table, ...]:
         )
         for name, columns, key, skipped in cursor
     )
+
+
+def sizes(cursor: Cursor, tables: Sequence[Table]) -> Mapping[str, int]:
+    """Return the bytes of each table's own file, by name: not those of TOAST or indexes; 0 for a table that is gone."""
+    cursor.execute(
+        "SELECT name, coalesce(pg_catalog.pg_relation_size(name::pg_catalog.regclass), 0) "
+        "FROM pg_catalog.unnest(%s::text[]) AS name",
+        [[table.name for table in tables]],
+    )
+    return dict(cursor.fetchall())
