@@ -11,6 +11,7 @@ from pytest_iopbackup.proof.capture import FORMAT, load
 WHOLE = {
     "format": FORMAT,
     "method": {"algorithm": "a", "server": 15, "probe": "00"},
+    "seal": "00ff",
     "tables": [{"table": "s.t", "key": ["id"], "rows": 2, "digest": "0f", "as_text": []}],
     "sketches": [
         {

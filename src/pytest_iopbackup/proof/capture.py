@@ -3,6 +3,7 @@
 A capture is a directory::
 
     capture.json     digests, catalog objects, sequences; written last, so that half a capture is none
+    fast.json        what :mod:`learned` has noted of restores that were equal; may be missing
     sketch/0007      of the seventh table, at most 200 KB: all of its rows in brief, or a sketch of them, which names
                      those that differ; read only if the table does
 
@@ -14,19 +15,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cattrs
+from psycopg.pq import TransactionStatus
 
 from pytest_iopbackup.errors import MachineError, ProofError
 from pytest_iopbackup.proof.catalog import CatalogObject, catalog_objects
-from pytest_iopbackup.proof.rowset import Method, RowSet, method, user_tables
+from pytest_iopbackup.proof.readers import Shared, readers, share
+from pytest_iopbackup.proof.rowset import Method, RowSet, Table, method, user_tables
 from pytest_iopbackup.proof.sequences import SequenceState, behind_columns, read_states
 from pytest_iopbackup.proof.session import Connection, Cursor, reading
 from pytest_iopbackup.proof.sketching import Layout
-from pytest_iopbackup.proof.tables import sizes
 from pytest_iopbackup.proof.taking import Content, take
 from pytest_iopbackup.proof.taking import load as load_content
 
@@ -53,6 +57,8 @@ class Capture:
 
     directory: Path
     method: Method
+    seal: str
+    """A key, in hex, for what is learned later of restores to this state."""
     tables: tuple[RowSet, ...]
     sketches: tuple[Kept, ...]
     """Of each table, in the same order."""
@@ -97,12 +103,14 @@ def capture(
     progress: Progress | None = None,
     *,
     sequences: tuple[SequenceState, ...] | None = None,
+    shared: Shared | None = None,
 ) -> Capture:
     """Read the whole database behind ``connection`` and keep in ``directory`` what a comparison will need.
 
     For an exact mark on a database that is written to: import the mark's snapshot on ``connection`` (REPEATABLE READ)
     first, and pass the ``sequences`` read under its locks, since sequences follow no snapshot. TRUNCATE and
     ALTER TABLE do not respect snapshots either: whoever exports the snapshot keeps ACCESS SHARE locks until this ends.
+    ``shared`` is the transaction's own snapshot, for more connections to read in; an idle one exports its own.
 
     Raises ProofError when anything cannot be read or ``directory`` holds a capture already, MachineError when the
     files cannot be written.
@@ -112,8 +120,9 @@ def capture(
     try:
         (directory / "sketch").mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
+        idle = connection.info.transaction_status == TransactionStatus.IDLE
         with reading(connection) as cursor:
-            taken = _take(cursor, directory, progress, sequences)
+            taken = _take(cursor, directory, progress, sequences, share(connection) if idle else shared)
         _save(taken)
     except OSError as error:
         raise MachineError(
@@ -123,27 +132,42 @@ def capture(
 
 
 def _take(
-    cursor: Cursor, directory: Path, progress: Progress | None, sequences: tuple[SequenceState, ...] | None
+    cursor: Cursor,
+    directory: Path,
+    progress: Progress | None,
+    sequences: tuple[SequenceState, ...] | None,
+    shared: Shared | None,
 ) -> Capture:
     tables = user_tables(cursor)
     compared = [table for table in tables if table.skipped is None]
-    row_sets: list[RowSet] = []
-    sketches: list[Kept] = []
-    bytes_of = sizes(cursor, compared)
-    for number, table in enumerate(compared):
-        taken = take(cursor, table, bytes_of[table.name])
-        content = taken.content.dump()
-        _sketch_file(directory, number).write_bytes(content)
-        row_sets.append(taken.rows)
-        sketches.append(Kept(layout=taken.layout, sha256=hashlib.sha256(content).hexdigest()))
+    every = readers(cursor, compared, shared)
+    numbers = {table.name: number for number, table in enumerate(compared)}
+
+    @contextmanager
+    def opened(cursor: Cursor) -> Iterator[Callable[[Table], tuple[RowSet, Kept]]]:
+        def keep(table: Table) -> tuple[RowSet, Kept]:
+            taken = take(cursor, table, every.sizes[table.name].own)
+            content = taken.content.dump()
+            _sketch_file(directory, numbers[table.name]).write_bytes(content)
+            return taken.rows, Kept(layout=taken.layout, sha256=hashlib.sha256(content).hexdigest())
+
+        yield keep
+
+    left = set(numbers)
+
+    def done(table: Table) -> None:
+        left.discard(table.name)
         if progress is not None:
-            progress(number + 1, len(compared))
+            progress(len(compared) - len(left), len(compared))
+
+    kept = every.read(opened, done)
     states = read_states(cursor) if sequences is None else sequences
     return Capture(
         directory=directory,
         method=method(cursor),
-        tables=tuple(row_sets),
-        sketches=tuple(sketches),
+        seal=secrets.token_hex(32),
+        tables=tuple(kept[table.name][0] for table in compared),
+        sketches=tuple(kept[table.name][1] for table in compared),
         skipped={table.name: table.skipped for table in tables if table.skipped is not None},
         objects=catalog_objects(cursor),
         sequences=states,

@@ -55,11 +55,19 @@ def user_tables(cursor: Cursor) -> tuple[Table, ...]:
     )
 
 
-def sizes(cursor: Cursor, tables: Sequence[Table]) -> Mapping[str, int]:
-    """Return the bytes of each table's own file, by name: not those of TOAST or indexes; 0 for a table that is gone."""
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Bytes of a table: its own file, and with TOAST; 0 of one that is gone."""
+
+    own: int
+    whole: int
+
+
+def sizes(cursor: Cursor, tables: Sequence[Table]) -> Mapping[str, Size]:
+    """Return each table's size, by name."""
     cursor.execute(
-        "SELECT name, coalesce(pg_catalog.pg_relation_size(name::pg_catalog.regclass), 0) "
-        "FROM pg_catalog.unnest(%s::text[]) AS name",
+        "SELECT name, coalesce(pg_catalog.pg_relation_size(name::pg_catalog.regclass), 0), "
+        "coalesce(pg_catalog.pg_table_size(name::pg_catalog.regclass), 0) FROM pg_catalog.unnest(%s::text[]) AS name",
         [[table.name for table in tables]],
     )
-    return dict(cursor.fetchall())
+    return {name: Size(own, whole) for name, own, whole in cursor.fetchall()}
