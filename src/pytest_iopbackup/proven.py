@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
+PORTABLE, FAST = "portable", "fast"
+"""The tiers of a digest."""
+
 
 class Verdict(str, Enum):
     """``unknown`` (the harness could not find out) never counts as passed."""
@@ -75,6 +78,8 @@ class TableComparison:
     changed: Differing = field(default_factory=Differing)
     more_than: int | None = None
     """Where the rows that differ are too many to be named: there are more than this."""
+    tier: str = PORTABLE
+    """The tier of the digest that gave the verdict; a difference is always the portable one's."""
 
     @property
     def equal(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -15,12 +14,13 @@ from typing import Any
 import psycopg
 import pytest
 from proof_server import facts, server, words
+from psycopg import sql
 from psycopg.rows import dict_row
 
 from clusters import Server
 from pytest_iopbackup.dataset.ledger import Effect, Entry, Outcome
 from pytest_iopbackup.errors import MachineError, ProofError
-from pytest_iopbackup.proof import rowset
+from pytest_iopbackup.proof import rowset, taking
 from pytest_iopbackup.proof.capture import Capture, capture, load
 from pytest_iopbackup.proof.compare import Comparison, compare
 from pytest_iopbackup.proof.cut import AtTime
@@ -668,9 +668,16 @@ def test_nothing_compared_is_unknown(scratch: psycopg.Connection[Any], tmp_path:
 def test_rows_kept_are_the_rows_counted(
     scratch: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The sabotage: a word that is NULL, and so leaves its row out; a sketch that is empty."""
     scratch.execute("CREATE TABLE t AS SELECT 1 AS id")
-    monkeypatch.setattr(sys.modules[capture.__module__], "take_sketch", lambda *_: Sketch.of(_[2].shape))
-    with pytest.raises(ProofError, match=r"public\.t has 1 rows, but 0 are in the sketch"):
+    with monkeypatch.context() as patched:
+        patched.setattr(taking, "column_word", lambda _: sql.SQL("NULL::bigint"))
+        scratch.execute("ALTER TABLE t ADD PRIMARY KEY (id), ADD v text")
+        with pytest.raises(ProofError, match=r"public\.t has 1 rows, but 0 were kept"):
+            capture(scratch, tmp_path / "mark")
+    scratch.execute("INSERT INTO t SELECT generate_series(2, 20000)")
+    monkeypatch.setattr(taking, "take_sketch", lambda *_: Sketch.of(_[3]))
+    with pytest.raises(ProofError, match=r"public\.t has 20000 rows, but 0 were kept"):
         capture(scratch, tmp_path / "mark")
     assert not (tmp_path / "mark" / "capture.json").exists()
 

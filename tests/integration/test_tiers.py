@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from threading import Event
 
 import psycopg
 import pytest
@@ -11,11 +14,14 @@ from psycopg import sql
 
 from clusters import Server, new_server
 from pytest_iopbackup.proof import forms, rowhash, tiers
+from pytest_iopbackup.proof import readers as reading_all
 from pytest_iopbackup.proof.forms import FORMS, Form
-from pytest_iopbackup.proof.readers import digests, export
+from pytest_iopbackup.proof.readers import Shared, readers, share
 from pytest_iopbackup.proof.rowset import RowSet, digest, row_hashes, user_tables
 from pytest_iopbackup.proof.session import Connection, Cursor, reading
 from pytest_iopbackup.proof.tables import Table
+from pytest_iopbackup.proof.tiers import Read
+from pytest_iopbackup.proven import FAST
 
 pytestmark = pytest.mark.integration
 
@@ -170,7 +176,8 @@ def test_what_is_known_is_proven_by_the_fast_tier_and_all_else_by_the_portable_o
     cursor.execute("CREATE TABLE public.t AS SELECT n AS id FROM generate_series(1, 9) AS n")
     found = table(cursor, "public.t")
     expected = {found.name: digest(cursor, found)}
-    known = tiers.learn(cursor, [found])
+    with tiers.learner(cursor) as learn:
+        known = tiers.together([learn(found)])
     assert known is not None
     asked = []
 
@@ -180,17 +187,17 @@ def test_what_is_known_is_proven_by_the_fast_tier_and_all_else_by_the_portable_o
 
     monkeypatch.setattr(tiers, "digest", portable)
     with tiers.reader(cursor, expected, known) as read:
-        assert read(found) == expected[found.name]
+        assert read(found) == Read(rows=expected[found.name], tier=FAST)
         assert asked == []
         cursor.execute("UPDATE public.t SET id = 10 WHERE id = 9")
-        assert read(found) == digest(cursor, found) != expected[found.name]
+        assert read(found) == Read(rows=digest(cursor, found)) != Read(rows=expected[found.name])
         assert len(asked) == 1
         cursor.execute("UPDATE public.t SET id = 9 WHERE id = 10")
-        assert read(found) == expected[found.name]
+        assert read(found) == Read(rows=expected[found.name], tier=FAST)
         assert len(asked) == 1
         cursor.execute("ALTER TABLE public.t ALTER id TYPE oid")  # the same bits, another type
         changed = table(cursor, "public.t")
-        assert read(changed) == digest(cursor, changed)
+        assert read(changed) == Read(rows=digest(cursor, changed))
         assert len(asked) == 2
     for other in (None, replace(known, made_with="elsewhere"), replace(known, digests={found.name: "0"})):
         with tiers.reader(cursor, expected, other) as read:
@@ -198,34 +205,106 @@ def test_what_is_known_is_proven_by_the_fast_tier_and_all_else_by_the_portable_o
     assert len(asked) == 5
 
 
-def test_several_connections_see_one_snapshot(server: Server) -> None:
-    opened: list[Connection] = []
+def test_what_was_learned_in_two_ways_is_not_put_together() -> None:
+    one, other = tiers.Known(made_with="a", digests={"x": "1"}), tiers.Known(made_with="a", digests={"y": "2"})
+    assert tiers.together([one, other]) == tiers.Known(made_with="a", digests={"x": "1", "y": "2"})
+    for parts in ([], [one, None], [one, replace(other, made_with="b")]):
+        assert tiers.together(parts) is None
 
-    def connect() -> Connection:
-        opened.append(server.connect())
-        return opened[-1]
 
-    with server.connect() as writer, server.connect(autocommit=False) as connection:
+@contextmanager
+def opened(cursor: Cursor) -> Iterator[Callable[[Table], tuple[int, RowSet]]]:
+    """Read a table's digest, and say by which of the server's processes."""
+    yield lambda table: (cursor.connection.info.backend_pid, digest(cursor, table))
+
+
+@pytest.fixture
+def many(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
+    """A connection in a transaction, and eight tables, in a server on which two read even the smallest database."""
+    monkeypatch.setattr(reading_all, "WORTH", 0)
+    monkeypatch.setattr(reading_all, "_processors", lambda: 3)
+    with server.connect() as writer:
         for number in range(8):
             writer.execute(f"CREATE TABLE t{number} AS SELECT n FROM generate_series(1, {10**number % 5003}) AS n")
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        snapshot = export(connection)
-        assert snapshot is not None
+        with server.connect(autocommit=False) as connection:
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            yield connection
+        for number in range(8):
+            writer.execute(f"DROP TABLE t{number}")
+
+
+def test_several_connections_see_one_snapshot(server: Server, many: Connection) -> None:
+    shared = share(many)
+    assert shared is not None
+    opened_then: list[Connection] = []
+
+    def connect() -> Connection:
+        opened_then.append(server.connect())
+        return opened_then[-1]
+
+    with server.connect() as writer:
         writer.execute("INSERT INTO t3 VALUES (0)")
-        with reading(connection) as cursor:
+        told: list[str] = []
+        with reading(many) as cursor:
             tables = user_tables(cursor)
-            alone = {found.name: digest(cursor, found) for found in tables}
-            assert digests(cursor, tables, connect, snapshot) == alone == digests(cursor, tables)
-        assert opened
-        assert all(other.closed for other in opened)
+            alone = {name: found for name, (_, found) in readers(cursor, tables, None).read(opened).items()}
+            every = readers(cursor, tables, replace(shared, connect=connect))
+            found = every.read(opened, lambda table: told.append(table.name))
+        assert {name: rows for name, (_, rows) in found.items()} == alone
+        assert sorted(told) == sorted(alone)
+        assert len(opened_then) == 2
+        assert all(other.closed for other in opened_then)
         with reading(writer) as cursor:
             assert digest(cursor, table(cursor, "public.t3")) != alone["public.t3"]
-        connection.execute("CREATE TABLE mine ()")
-        assert export(connection) is None, "others would not see the table"
+    many.execute("CREATE TABLE mine ()")
+    assert share(many) is None, "others would not see the table"
 
 
-def test_an_error_of_another_connection_is_not_lost(server: Server) -> None:
-    with server.connect(autocommit=False) as connection:
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        with reading(connection) as cursor, pytest.raises(psycopg.Error, match="invalid snapshot identifier"):
-            digests(cursor, user_tables(cursor), server.connect, "no such snapshot")
+def test_the_biggest_come_first(many: Connection) -> None:
+    told: list[Table] = []
+    with reading(many) as cursor:
+        every = readers(cursor, user_tables(cursor), None)
+        every.read(opened, told.append)
+    sizes = [every.sizes[table.name].whole for table in told]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) > 2
+
+
+def test_a_table_that_is_waited_for_is_left_to_the_connection_that_holds_it(server: Server, many: Connection) -> None:
+    """Whoever wants to alter a table waits for the first connection, and the others would wait for him."""
+    shared, tried = share(many), Event()
+    many.execute("LOCK TABLE t3 IN ACCESS SHARE MODE")
+
+    @contextmanager
+    def others_first(cursor: Cursor) -> Iterator[Callable[[Table], int]]:
+        def read(table: Table) -> int:
+            if table.name == "public.t3":
+                tried.set()
+            digest(cursor, table)
+            return cursor.connection.info.backend_pid
+
+        if cursor.connection is many:
+            assert tried.wait(30)
+        yield read
+
+    with server.connect() as other, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(other.execute, "ALTER TABLE t3 ADD x integer")
+        try:
+            asked = "SELECT FROM pg_locks WHERE NOT granted AND pid = %s"
+            while many.execute(asked, [other.info.backend_pid]).fetchone() is None:
+                assert not waiting.done()
+            with reading(many) as cursor:
+                tables = [found for found in user_tables(cursor) if found.name.startswith("public.t")]
+                found = readers(cursor, tables, shared).read(others_first)
+        finally:
+            many.rollback()  # else the other would wait for ever
+        waiting.result()
+    assert found["public.t3"] == many.info.backend_pid
+    assert len(found) == 8
+    assert len(set(found.values())) > 1
+
+
+def test_an_error_of_another_connection_is_not_lost(server: Server, many: Connection) -> None:
+    shared = Shared(snapshot="no such snapshot", connect=server.connect, read_only=True)
+    with reading(many) as cursor, pytest.raises(psycopg.Error, match="invalid snapshot identifier"):
+        readers(cursor, user_tables(cursor), shared).read(opened)

@@ -3,7 +3,9 @@
 A capture is a directory::
 
     capture.json     digests, catalog objects, sequences; written last, so that half a capture is none
-    sketch/0007      of the seventh table, at most 200 KB: names the rows that differ; read only if the table does
+    fast.json        what :mod:`learned` has noted of restores that were equal; may be missing
+    sketch/0007      of the seventh table, at most 200 KB: all of its rows in brief, or a sketch of them, which names
+                     those that differ; read only if the table does
 
 The keys are data, and in a table without a primary key they are the rows themselves: the directory is for its
 owner alone.
@@ -13,24 +15,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cattrs
+from psycopg.pq import TransactionStatus
 
 from pytest_iopbackup.errors import MachineError, ProofError
 from pytest_iopbackup.proof.catalog import CatalogObject, catalog_objects
-from pytest_iopbackup.proof.rowset import Method, RowSet, digest, method, user_tables
+from pytest_iopbackup.proof.readers import Shared, readers, share
+from pytest_iopbackup.proof.rowset import Method, RowSet, Table, method, user_tables
 from pytest_iopbackup.proof.sequences import SequenceState, behind_columns, read_states
 from pytest_iopbackup.proof.session import Connection, Cursor, reading
-from pytest_iopbackup.proof.sketch import Sketch
-from pytest_iopbackup.proof.sketching import Layout, layout, take_sketch
+from pytest_iopbackup.proof.sketching import Layout
+from pytest_iopbackup.proof.taking import Content, take
+from pytest_iopbackup.proof.taking import load as load_content
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is in all: tables of a capture, rows of a comparison."""
 
-FORMAT = 2
+FORMAT = 3
 """Grows when a capture written before could be misread."""
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
@@ -38,7 +45,7 @@ _converter = cattrs.Converter(forbid_extra_keys=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A table's sketch: how to read it, and the SHA-256 of its file."""
+    """What was kept of a table: how to read it, and the SHA-256 of its file."""
 
     layout: Layout
     sha256: str
@@ -50,6 +57,8 @@ class Capture:
 
     directory: Path
     method: Method
+    seal: str
+    """A key, in hex, for what is learned later of restores to this state."""
     tables: tuple[RowSet, ...]
     sketches: tuple[Kept, ...]
     """Of each table, in the same order."""
@@ -70,8 +79,8 @@ class Capture:
         """Rows in all tables."""
         return sum(table.rows for table in self.tables)
 
-    def sketch(self, table: str) -> tuple[Sketch, Layout]:
-        """Read the sketch of one table; ProofError if it is not what was written: names from it would be lies."""
+    def sketch(self, table: str) -> tuple[Content, Layout]:
+        """Read what was kept of a table's rows; ProofError if it was changed since: names from it would be lies."""
         number = next(number for number, rows in enumerate(self.tables) if rows.table == table)
         path, kept = _sketch_file(self.directory, number), self.sketches[number]
         try:
@@ -85,7 +94,7 @@ class Capture:
                 f"the sketch of {table} was changed since it was written, so no row can be named: {path}",
                 hint="capture the state again",
             )
-        return Sketch.load(kept.layout.shape, content), kept.layout
+        return load_content(kept.layout, content), kept.layout
 
 
 def capture(
@@ -94,12 +103,14 @@ def capture(
     progress: Progress | None = None,
     *,
     sequences: tuple[SequenceState, ...] | None = None,
+    shared: Shared | None = None,
 ) -> Capture:
     """Read the whole database behind ``connection`` and keep in ``directory`` what a comparison will need.
 
     For an exact mark on a database that is written to: import the mark's snapshot on ``connection`` (REPEATABLE READ)
     first, and pass the ``sequences`` read under its locks, since sequences follow no snapshot. TRUNCATE and
     ALTER TABLE do not respect snapshots either: whoever exports the snapshot keeps ACCESS SHARE locks until this ends.
+    ``shared`` is the transaction's own snapshot, for more connections to read in; an idle one exports its own.
 
     Raises ProofError when anything cannot be read or ``directory`` holds a capture already, MachineError when the
     files cannot be written.
@@ -109,8 +120,9 @@ def capture(
     try:
         (directory / "sketch").mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
+        idle = connection.info.transaction_status == TransactionStatus.IDLE
         with reading(connection) as cursor:
-            taken = _take(cursor, directory, progress, sequences)
+            taken = _take(cursor, directory, progress, sequences, share(connection) if idle else shared)
         _save(taken)
     except OSError as error:
         raise MachineError(
@@ -120,33 +132,42 @@ def capture(
 
 
 def _take(
-    cursor: Cursor, directory: Path, progress: Progress | None, sequences: tuple[SequenceState, ...] | None
+    cursor: Cursor,
+    directory: Path,
+    progress: Progress | None,
+    sequences: tuple[SequenceState, ...] | None,
+    shared: Shared | None,
 ) -> Capture:
     tables = user_tables(cursor)
     compared = [table for table in tables if table.skipped is None]
-    row_sets: list[RowSet] = []
-    sketches: list[Kept] = []
-    for number, table in enumerate(compared):
-        rows = digest(cursor, table)
-        how = layout(table, rows.rows)
-        sketch = take_sketch(cursor, table, how) if rows.rows else Sketch.of(how.shape)
-        if sketch.rows != rows.rows:
-            raise ProofError(
-                f"{table.name} has {rows.rows} rows, but {sketch.rows} are in the sketch of the same snapshot",
-                hint="capture the state again; if it stays so, report it",
-            )
-        content = sketch.dump()
-        _sketch_file(directory, number).write_bytes(content)
-        row_sets.append(rows)
-        sketches.append(Kept(layout=how, sha256=hashlib.sha256(content).hexdigest()))
+    every = readers(cursor, compared, shared)
+    numbers = {table.name: number for number, table in enumerate(compared)}
+
+    @contextmanager
+    def opened(cursor: Cursor) -> Iterator[Callable[[Table], tuple[RowSet, Kept]]]:
+        def keep(table: Table) -> tuple[RowSet, Kept]:
+            taken = take(cursor, table, every.sizes[table.name].own)
+            content = taken.content.dump()
+            _sketch_file(directory, numbers[table.name]).write_bytes(content)
+            return taken.rows, Kept(layout=taken.layout, sha256=hashlib.sha256(content).hexdigest())
+
+        yield keep
+
+    left = set(numbers)
+
+    def done(table: Table) -> None:
+        left.discard(table.name)
         if progress is not None:
-            progress(number + 1, len(compared))
+            progress(len(compared) - len(left), len(compared))
+
+    kept = every.read(opened, done)
     states = read_states(cursor) if sequences is None else sequences
     return Capture(
         directory=directory,
         method=method(cursor),
-        tables=tuple(row_sets),
-        sketches=tuple(sketches),
+        seal=secrets.token_hex(32),
+        tables=tuple(kept[table.name][0] for table in compared),
+        sketches=tuple(kept[table.name][1] for table in compared),
         skipped={table.name: table.skipped for table in tables if table.skipped is not None},
         objects=catalog_objects(cursor),
         sequences=states,
@@ -171,7 +192,7 @@ def _save(taken: Capture) -> None:
     del content["directory"]  # where it is then, not where it was
     path = taken.directory / "capture.json"
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    part.write_text(json.dumps(content), encoding="utf-8")
     part.replace(path)
 
 

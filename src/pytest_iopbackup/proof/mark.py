@@ -25,6 +25,7 @@ from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.proof.capture import Capture, capture
 from pytest_iopbackup.proof.locks import Connection, Locked, Waits, lock_tables
+from pytest_iopbackup.proof.readers import share
 from pytest_iopbackup.proof.sequences import SequenceState, read_states, widened
 from pytest_iopbackup.record import MarkFacts
 from pytest_iopbackup.stack.base import Stack
@@ -108,7 +109,7 @@ def take_mark(
         with locking.cursor() as cursor:
             sequences = widened(point.sequences, read_states(cursor))
         locking.rollback()
-        state = capture(reading, directory, progress, sequences=sequences)
+        state = capture(reading, directory, progress, sequences=sequences, shared=share(reading))
     if settled:
         pgbackrest.await_archived(stack, segment, limits)
     return Mark(

@@ -1,4 +1,4 @@
-"""The rows that differ from those of a mark, named from its sketch: the source may be gone."""
+"""The rows that differ from those of a mark, named from what was kept: the source may be gone."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from pytest_iopbackup.proof.keyform import Name, column_types, key_text
 from pytest_iopbackup.proof.redact import hidden
 from pytest_iopbackup.proof.rowset import Table, lines
 from pytest_iopbackup.proof.session import Cursor
-from pytest_iopbackup.proof.sketch import Entry, Peeled, Sketch, peel
-from pytest_iopbackup.proof.sketching import ROW_WORD, Layout, row_hash, take_sketch
+from pytest_iopbackup.proof.sketch import Entry, Peeled
+from pytest_iopbackup.proof.sketching import Layout
+from pytest_iopbackup.proof.taking import MOST, Content, nothing, row_number, subtract, take_as
 from pytest_iopbackup.proven import Differing
 
 
@@ -41,18 +42,20 @@ class _Row:
 
 
 def name_differences(
-    cursor: Cursor, expected: Sketch, how: Layout, here: Table | None, *, redact: bool = False
+    cursor: Cursor, expected: Content, how: Layout, here: Table | None, *, redact: bool = False
 ) -> Named:
-    """Compare a table with its sketch of the mark; ``here`` is None if it is gone. One scan of the table.
+    """Compare a table with what was kept of it at the mark; ``here`` is None if it is gone. One scan of the table.
 
-    Rows that are there are looked up if their name did not fit into the sketch: one more scan.
+    Rows that are there are looked up if their name did not fit: one more scan.
     """
     if here is None:
-        actual, read_as = Sketch.of(how.shape), how
+        actual, read_as = nothing(how), how
     else:
         read_as = _readable_here(how, here)
-        actual = take_sketch(cursor, here, read_as)
-    found = peel(expected, actual)
+        actual = take_as(cursor, here, read_as)
+    if how.shape is None and actual.rows > MOST:
+        return Named(more_than=MOST - expected.rows)
+    found = subtract(expected, actual)
     if found.left:
         return _too_many(found, expected.rows, actual.rows)
     gone = [_row(entry, how) for entry in found.entries if entry.count > 0]
@@ -143,16 +146,17 @@ def _looked_up(cursor: Cursor, here: Table, how: Layout, rows: Sequence[_Row]) -
         if columns
         else sql.SQL("pg_catalog.json_build_array(pg_catalog.left(t::pg_catalog.text, 200))")
     )
+    row_hash, word = row_number(here, how)
     query = sql.SQL(
         "SELECT {word}, (SELECT {name} FROM ONLY {table} AS t WHERE t.ctid = rows.place) "
         "FROM (SELECT {hash} AS h, t.ctid AS place FROM ONLY {table} AS t OFFSET '0'::bigint) AS rows "
         "WHERE {word} = ANY ({wanted}::bigint[])"
     ).format(
-        word=ROW_WORD,
+        word=word,
         name=name,
         table=sql.SQL(here.name),
-        hash=row_hash(here, how),
-        wanted=sql.Literal([word - (1 << 64) if word >= 1 << 63 else word for word in wanted]),
+        hash=row_hash,
+        wanted=sql.Literal([row - (1 << 64) if row >= 1 << 63 else row for row in wanted]),
     )
     return {
         word % (1 << 64): readable_values(json.loads(text) if isinstance(text, str) else text, columns)

@@ -85,6 +85,7 @@ def _compared(
         judgement = judge(entries, AtTime(mark.facts.time), connection, seeded=seeded)
     return replace(
         nothing,
+        algorithm=found.algorithm,
         tables=found.tables,
         sequences=found.sequences,
         objects=found.objects,

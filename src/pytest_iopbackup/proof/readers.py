@@ -9,27 +9,46 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from itertools import chain
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from threading import Lock
+from typing import TypeVar
 
 import psycopg
 from psycopg import sql
 
-from pytest_iopbackup.proof.rowset import RowSet, digest
-from pytest_iopbackup.proof.session import Connection, Cursor, reading, says_damaged, value
-from pytest_iopbackup.proof.tables import Table
+from pytest_iopbackup.proof.session import Connection, Cursor, connector, reading, value
+from pytest_iopbackup.proof.tables import Size, Table, sizes
 
-Connect = Callable[[], Connection]
-Found = RowSet | psycopg.Error
-"""A row set, or PostgreSQL's word that the table is damaged."""
+T = TypeVar("T")
+Opened = Callable[[Cursor], AbstractContextManager[Callable[[Table], T]]]
+"""Makes of a connection what reads a table; it is asked once for each connection."""
+
+WORTH = 64 << 20
+"""Bytes from which on a second connection, or the trial of the fast tier, costs less than it saves.
+
+About half a second of reading.
+"""
+
+LOCK = "100ms"
+"""For a lock on a table, of every connection but the first: that one may hold it, while somebody waits for it alone."""
 
 
-def export(connection: Connection) -> str | None:
-    """Name the snapshot of an open transaction so that others can share it, until the transaction ends.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """A snapshot that other connections can read, until the transaction that exported it ends."""
 
-    None where they would not see what it sees: when the transaction has written. Call it outside of any savepoint, for
-    PostgreSQL exports no snapshot from within; so before :func:`session.reading`. Works on a standby.
+    snapshot: str
+    connect: Callable[[], Connection]
+    read_only: bool
+
+
+def share(connection: Connection) -> Shared | None:
+    """Export the snapshot of an open transaction; None where others would not see what it sees, for it has written.
+
+    Call it outside of any savepoint, for PostgreSQL exports no snapshot from within; so where :func:`session.reading`
+    is given an open transaction, before that. Works on a standby.
     """
     with connection.cursor() as cursor:
         if value(
@@ -37,67 +56,102 @@ def export(connection: Connection) -> str | None:
             "SELECT NOT pg_catalog.pg_is_in_recovery() AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL",
         ):
             return None
-        return str(value(cursor, "SELECT pg_catalog.pg_export_snapshot()"))
+        connect = connector(connection)
+        return Shared(
+            snapshot=str(value(cursor, "SELECT pg_catalog.pg_export_snapshot()")),
+            connect=lambda: connect(None),
+            read_only=bool(value(cursor, "SELECT pg_catalog.current_setting('transaction_read_only') = 'on'")),
+        )
 
 
-def digests(
-    cursor: Cursor, tables: Sequence[Table], connect: Connect | None = None, snapshot: str | None = None
-) -> Mapping[str, Found]:
-    """Read the tables, over ``connect`` if there is a ``snapshot`` to share (see :func:`export`), else over ``cursor``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readers:
+    """All that read a database: one connection, and others if there is a snapshot that is ``shared``.
 
-    The cursor's connection must stay in its transaction meanwhile, and whoever changes tables must be kept out (see
-    :func:`capture.capture`). Raises whatever PostgreSQL reports except damage, which is the table's result.
+    The first connection must stay in its transaction meanwhile, and whoever changes tables must be kept out (see
+    :func:`capture.capture`).
     """
-    waiting = _biggest_first(cursor, tables)
-    others = 0 if connect is None or snapshot is None else min(_processors(), len(tables)) - 1
-    if others <= 0 or connect is None or snapshot is None:
-        return dict(_work(cursor, waiting))
-    with ThreadPoolExecutor(others, thread_name_prefix="iop-digest") as pool:
-        started = [pool.submit(_join, connect, snapshot, waiting) for _ in range(others)]
-        try:
-            own = _work(cursor, waiting)
-        except BaseException:
-            _empty(waiting)  # the others stop after the table that they are at
-            raise
-        return dict(chain(own, *(found.result() for found in started)))
 
+    cursor: Cursor
+    tables: Sequence[Table]
+    sizes: Mapping[str, Size]
+    shared: Shared | None
 
-def _join(connect: Connect, snapshot: str, waiting: SimpleQueue[Table]) -> list[tuple[str, Found]]:
-    with connect() as connection:
-        connection.autocommit = True
-        with connection.transaction(force_rollback=True):
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
-            with reading(connection) as cursor:
-                return _work(cursor, waiting)
+    @property
+    def worth(self) -> bool:
+        """Whether there is enough to read for anything to be prepared."""
+        return sum(size.whole for size in self.sizes.values()) >= WORTH
 
+    def read(self, opened: Opened[T], done: Callable[[Table], None] = lambda _: None) -> dict[str, T]:
+        """Read all tables, each once; ``done`` is called after each, by one thread at a time.
 
-def _work(cursor: Cursor, waiting: SimpleQueue[Table]) -> list[tuple[str, Found]]:
-    found: list[tuple[str, Found]] = []
-    while True:
-        try:
-            table = waiting.get_nowait()
-        except Empty:
-            return found
-        try:
-            with cursor.connection.transaction():
-                found.append((table.name, digest(cursor, table)))
-        except psycopg.Error as error:
-            if not says_damaged(error):
+        Raises what ``opened`` does, on whatever connection.
+        """
+        turn = Lock()
+
+        def told(table: Table) -> None:
+            with turn:
+                done(table)
+
+        waiting: SimpleQueue[Table] = SimpleQueue()
+        for table in sorted(self.tables, key=lambda table: self.sizes[table.name].whole, reverse=True):
+            waiting.put(table)
+        others = min(_processors(), len(self.tables)) - 1 if self.worth else 0
+        if others <= 0 or self.shared is None:
+            return _work(self.cursor, waiting, opened, told)
+        with ThreadPoolExecutor(others, thread_name_prefix="iop-digest") as pool:
+            started = [pool.submit(_join, self.shared, waiting, opened, told) for _ in range(others)]
+            try:
+                found = _work(self.cursor, waiting, opened, told)
+                for other in started:
+                    found |= other.result()
+            except BaseException:
+                _empty(waiting)  # the others stop after the table that they are at
                 raise
-            found.append((table.name, error))
+        return found if waiting.empty() else found | _work(self.cursor, waiting, opened, told)
 
 
-def _biggest_first(cursor: Cursor, tables: Sequence[Table]) -> SimpleQueue[Table]:
-    cursor.execute(
-        "SELECT name, pg_catalog.pg_table_size(name::pg_catalog.regclass) FROM pg_catalog.unnest(%s::text[]) AS name",
-        [[table.name for table in tables]],
-    )
-    sizes: dict[str, int | None] = dict(cursor.fetchall())
-    waiting: SimpleQueue[Table] = SimpleQueue()
-    for table in sorted(tables, key=lambda table: sizes[table.name] or 0, reverse=True):
-        waiting.put(table)
-    return waiting
+def readers(cursor: Cursor, tables: Sequence[Table], shared: Shared | None) -> Readers:
+    """Return what reads these tables in the snapshot of ``cursor``."""
+    return Readers(cursor=cursor, tables=tables, sizes=sizes(cursor, tables), shared=shared)
+
+
+def _join(
+    shared: Shared, waiting: SimpleQueue[Table], opened: Opened[T], done: Callable[[Table], None]
+) -> dict[str, T]:
+    with shared.connect() as connection, connection.transaction(force_rollback=True):
+        mode = "READ ONLY" if shared.read_only else "READ WRITE"
+        connection.execute(f"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, {mode}".encode())
+        connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(shared.snapshot)))
+        with reading(connection) as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = '{LOCK}'")
+            return _work(cursor, waiting, opened, done, leave=True)
+
+
+def _work(
+    cursor: Cursor,
+    waiting: SimpleQueue[Table],
+    opened: Opened[T],
+    done: Callable[[Table], None],
+    *,
+    leave: bool = False,
+) -> dict[str, T]:
+    """Read tables until none waits; ``leave`` one that is locked, and all after it, to the first connection."""
+    found: dict[str, T] = {}
+    with opened(cursor) as read:
+        while True:
+            try:
+                table = waiting.get_nowait()
+            except Empty:
+                return found
+            try:
+                found[table.name] = read(table)
+            except psycopg.errors.LockNotAvailable:
+                if not leave:
+                    raise
+                waiting.put(table)
+                return found
+            done(table)
 
 
 def _empty(waiting: SimpleQueue[Table]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 
 from psycopg import sql
@@ -19,7 +20,8 @@ from pytest_iopbackup.proof.session import Connection, Cursor, reading, value
 from pytest_iopbackup.proof.tables import Table, user_tables
 
 __all__ = [
-    "Method", "RowSet", "Table", "digest", "lines", "method", "read", "row_hashes", "to_digest", "user_tables",
+    "Method", "RowSet", "Table", "digest", "lines", "method", "read", "row_hashes", "row_set", "sums", "to_digest",
+    "user_tables",
 ]  # fmt: skip
 
 ALGORITHM = "sum128(typed column hashes)"
@@ -78,11 +80,21 @@ def digest(cursor: Cursor, table: Table) -> RowSet:
     """Read the table once, on the server."""
     row = cursor.execute(_summed(table)).fetchone()
     assert row is not None  # an aggregate without GROUP BY gives one row
+    return row_set(table, *row)
+
+
+def sums(first: str, second: str) -> sql.Composable:
+    """Return what :func:`row_set` is made of: aggregates over two columns, a row's hashes."""
+    return sql.SQL(f"pg_catalog.count(*), coalesce(pg_catalog.sum({first}), 0), coalesce(pg_catalog.sum({second}), 0)")
+
+
+def row_set(table: Table, rows: int, first: Decimal, second: Decimal) -> RowSet:
+    """Return the row set of so many rows, with these sums of their hashes."""
     return RowSet(
         table=table.name,
         key=table.key,
-        rows=row[0],
-        digest=to_digest(int(row[1]), int(row[2])),
+        rows=rows,
+        digest=to_digest(int(first), int(second)),
         as_text=tuple(name for name, cast in table.columns if cast),
     )
 
@@ -90,10 +102,7 @@ def digest(cursor: Cursor, table: Table) -> RowSet:
 @lru_cache(maxsize=1024)
 def _summed(table: Table) -> bytes:
     """Return the query. To write one takes longer than to run it on a small table, which is read again and again."""
-    query = sql.SQL(
-        "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum(h1), 0), coalesce(pg_catalog.sum(h2), 0) FROM ({}) AS rows"
-    )
-    return query.format(hashed(table)).as_bytes(None)
+    return sql.SQL("SELECT {} FROM ({}) AS rows").format(sums("h1", "h2"), hashed(table)).as_bytes(None)
 
 
 def lines(cursor: Cursor, table: Table, key: tuple[str, ...]) -> Generator[bytes, None, None]:

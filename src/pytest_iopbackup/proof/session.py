@@ -39,10 +39,11 @@ PINNED = {
 
 
 @contextmanager
-def reading(connection: Connection) -> Iterator[Cursor]:
+def reading(connection: Connection, *, writable: bool = False) -> Iterator[Cursor]:
     """Yield a cursor that sees one snapshot, with the settings of ``PINNED``; afterwards all is as it was before.
 
-    An idle connection gets a read-only REPEATABLE READ transaction, which works on a standby, too. A connection in a
+    An idle connection gets a read-only REPEATABLE READ transaction, which works on a standby, too; a ``writable`` one
+    may make temporary functions, if the server is no standby, and is rolled back likewise. A connection in a
     transaction keeps it, so that an exported snapshot can be imported first; that one must be REPEATABLE READ already.
 
     Raises ProofError when the snapshot could move, and for every error of the database that is not handled inside.
@@ -55,7 +56,8 @@ def reading(connection: Connection) -> Iterator[Cursor]:
         connection.cursor(row_factory=tuple_row) as cursor,
     ):
         if fresh:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            mode = "" if writable else ", READ ONLY"
+            cursor.execute(f"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ{mode}")
         elif value(cursor, "SELECT pg_catalog.current_setting('transaction_isolation')") == "read committed":
             raise ProofError(
                 "the transaction is READ COMMITTED: each table would be read at another moment",

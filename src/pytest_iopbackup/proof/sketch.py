@@ -12,7 +12,6 @@ only look like one row pass with a chance of 2**-30, times that of fitting the c
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -49,7 +48,7 @@ class Shape:
 
     @property
     def bytes(self) -> int:
-        """What it takes on disk, before compression."""
+        """What it takes on disk."""
         return self.cells * sum(self.widths)
 
     def places(self, row: int) -> tuple[int, ...]:
@@ -83,7 +82,7 @@ class Sketch:
 
     def cells(self) -> list[Cell]:
         """Return the cells as numbers, without sign."""
-        numbers, width = iter(_cut(self.content, self.shape.widths)), len(self.shape.widths)
+        numbers, width = iter(cut(self.content, self.shape.widths)), len(self.shape.widths)
         return [list(islice(numbers, width)) for _ in range(self.shape.cells)]
 
     @property
@@ -96,16 +95,15 @@ class Sketch:
         )
 
     def dump(self) -> bytes:
-        """Return it as bytes, compressed."""
-        return zlib.compress(self.content, level=1)
+        """Return it as bytes; compressing random numbers would cost more than all else on the client."""
+        return self.content
 
     @staticmethod
     def load(shape: Shape, dumped: bytes) -> Sketch:
-        """Read it back; ValueError or zlib.error if it is none of this shape."""
-        content = zlib.decompress(dumped)
-        if len(content) != shape.bytes:
-            raise ValueError(f"{len(content)} bytes instead of {shape.bytes}")
-        return Sketch(shape, content)
+        """Read it back; ValueError if it is none of this shape."""
+        if len(dumped) != shape.bytes:
+            raise ValueError(f"{len(dumped)} bytes instead of {shape.bytes}")
+        return Sketch(shape, dumped)
 
 
 def cell_bytes(numbers: Iterable[int], widths: Sequence[int]) -> bytes:
@@ -207,7 +205,8 @@ def _signed(number: int, modulus: int) -> int:
     return number - modulus if number * 2 >= modulus else number
 
 
-def _cut(raw: bytes, widths: Sequence[int]) -> Iterator[int]:
+def cut(raw: bytes, widths: Sequence[int]) -> Iterator[int]:
+    """Yield the numbers of which bytes consist, again and again of these widths."""
     start = 0
     while start < len(raw):
         for width in widths:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
@@ -15,7 +15,7 @@ from pytest_iopbackup.proof.session import Cursor, value
 from pytest_iopbackup.proof.sketch import CHECK, ID_MASK, LARGEST, SLICE, Shape, Sketch, cell_bytes, hash_uint32
 
 BUDGET = 199_000
-"""Bytes of a sketch before compression, which random numbers do not yield to."""
+"""Bytes that are kept of a table, at most."""
 
 CELL = 64
 """Bytes of a cell, at most: 3,072 of these fit."""
@@ -29,12 +29,18 @@ _SIZES = ((1, 1, 1), (1, 1, 2), (1, 2, 2), (2, 2, 2))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What the cells of a table's sketch hold; kept with it, for the other side has to be read the same way."""
+    """What is kept of each row; kept with it, for the other side has to be read the same way."""
 
-    shape: Shape
+    shape: Shape | None
+    """Of a sketch; None where all rows fit one by one."""
     key: KeyForm
     columns: tuple[Group, ...]
     """Columns beside the key, each with bits of its own, or several together."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Bytes of a row that is kept by itself: of its hash, and of each word."""
+        return (8, *(bits // 8 for bits in self.key.bits), *(8,) * word_count(self.columns))
 
     def split(self, words: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Part an entry's words into those of the key and those of the columns."""
@@ -42,12 +48,15 @@ class Layout:
 
 
 def layout(table: Table, rows: int) -> Layout:
-    """Choose a layout for a table of so many rows."""
+    """Choose a layout for a table of so many rows: a list of them where it is no larger than a sketch may be."""
     parts = groups([name for name, _ in table.columns if name not in table.key]) if table.key else ()
     additive = not table.key
     column_bytes = [8] * word_count(parts)
     fixed = (4, 10 if additive else 8)  # 10: a row's word with its sign, 32,767 times
     form = key_form(table.key, column_types(table), CELL - sum(fixed) - sum(column_bytes))
+    listed = Layout(shape=None, key=form, columns=parts)
+    if rows * sum(listed.widths) <= BUDGET:
+        return listed
     key_bytes = [PIECE + 2 if additive else bits // 8 for bits in form.bits]
     widths = (*fixed, *key_bytes, *column_bytes)
     sizes = next(
@@ -57,18 +66,17 @@ def layout(table: Table, rows: int) -> Layout:
     )
     enough = max(SMALLEST, 1 << (rows * 9 // 10).bit_length())  # for all of its rows, changed: 2 / 0.74 cells a row
     shape = Shape(sizes=tuple(min(size, enough) for size in sizes), widths=widths, additive=additive)
-    return Layout(shape=shape, key=form, columns=parts)
+    return replace(listed, shape=shape)
 
 
-def take_sketch(cursor: Cursor, table: Table, how: Layout) -> Sketch:
-    """Read a table once. Raises ProofError where the server hashes otherwise than we do."""
+def take_sketch(cursor: Cursor, table: Table, how: Layout, shape: Shape) -> Sketch:
+    """Read a table once; ``shape`` is the layout's. Raises ProofError where the server hashes otherwise than we do."""
     probe = value(cursor, f"SELECT pg_catalog.hashint4extended({CHECK}, {ID_MASK})") % (1 << 64)
     if probe != hash_uint32(CHECK, ID_MASK):
         raise ProofError(
             "this server's hashint4extended is not the one that a sketch is read with",
             hint="PostgreSQL 14 to 18 are supported; report this server's version",
         )
-    shape = how.shape
     words = [ROW_WORD, *(word.expression for word in how.key.words())]
     words += [sql.SQL(f"rows.c{number}") for number in range(word_count(how.columns))]
     places = _places(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -52,3 +53,21 @@ def user_tables(cursor: Cursor) -> tuple[Table, ...]:
         )
         for name, columns, key, skipped in cursor
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Bytes of a table: its own file, and with TOAST; 0 of one that is gone."""
+
+    own: int
+    whole: int
+
+
+def sizes(cursor: Cursor, tables: Sequence[Table]) -> Mapping[str, Size]:
+    """Return each table's size, by name."""
+    cursor.execute(
+        "SELECT name, coalesce(pg_catalog.pg_relation_size(name::pg_catalog.regclass), 0), "
+        "coalesce(pg_catalog.pg_table_size(name::pg_catalog.regclass), 0) FROM pg_catalog.unnest(%s::text[]) AS name",
+        [[table.name for table in tables]],
+    )
+    return {name: Size(own, whole) for name, own, whole in cursor.fetchall()}

@@ -15,7 +15,7 @@ is not from the source, where the functions could not be made, but from a copy t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -27,6 +27,7 @@ from pytest_iopbackup.proof.rowhash import hashed
 from pytest_iopbackup.proof.rowset import RowSet, digest, method, to_digest
 from pytest_iopbackup.proof.session import Cursor, value
 from pytest_iopbackup.proof.tables import Table
+from pytest_iopbackup.proven import FAST, PORTABLE
 
 FUNCTIONS = """
 CREATE FUNCTION pg_temp.iop_image(record, integer) RETURNS bytea
@@ -34,6 +35,8 @@ CREATE FUNCTION pg_temp.iop_image(record, integer) RETURNS bytea
 CREATE FUNCTION pg_temp.iop_hash(bytea, bigint) RETURNS bigint
     LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'hashvarlenaextended'
 """
+
+ALGORITHM = "sum128(row image)"
 
 HEADER = 19
 """Bytes of a row's header that are no content: type modifier, type, ctid, infomasks, offset (``htup_details.h``)."""
@@ -74,6 +77,14 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """A table's row set, and the tier that gave it."""
+
+    rows: RowSet
+    tier: str = PORTABLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fast:
     """The fast tier on one connection, tried and found good."""
 
@@ -106,31 +117,45 @@ def fast(cursor: Cursor) -> Iterator[Fast | None]:
 
 
 @contextmanager
-def reader(cursor: Cursor, expected: Mapping[str, RowSet], known: Known | None) -> Iterator[Callable[[Table], RowSet]]:
+def reader(cursor: Cursor, expected: Mapping[str, RowSet], known: Known | None) -> Iterator[Callable[[Table], Read]]:
     """Yield a function that reads a table: its row set as the portable tier has it, found by the fast one if it can.
 
     ``expected`` are the row sets of the mark, by table, that ``known`` belongs to.
     """
     if known is None or not known.digests:
-        yield lambda table: digest(cursor, table)
+        yield lambda table: Read(rows=digest(cursor, table))
         return
     with fast(cursor) as tier:
 
-        def read(table: Table) -> RowSet:
+        def read(table: Table) -> Read:
             wanted = known.digests.get(table.name)
             if tier is None or tier.made_with != known.made_with or wanted is None or tier.digest(table) != wanted:
-                return digest(cursor, table)
-            return expected[table.name]
+                return Read(rows=digest(cursor, table))
+            return Read(rows=expected[table.name], tier=FAST)
 
         yield read
 
 
-def learn(cursor: Cursor, tables: Sequence[Table]) -> Known | None:
-    """Take the fast digests of tables that have just been found equal, in the same snapshot; None without the tier."""
+@contextmanager
+def learner(cursor: Cursor) -> Iterator[Callable[[Table], Known | None]]:
+    """Yield a function that takes the fast digest of a table just found equal, in the same snapshot.
+
+    It gives None without the tier.
+    """
     with fast(cursor) as tier:
-        if tier is None:
-            return None
-        return Known(made_with=tier.made_with, digests={table.name: tier.digest(table) for table in tables})
+
+        def learn(table: Table) -> Known | None:
+            return None if tier is None else Known(made_with=tier.made_with, digests={table.name: tier.digest(table)})
+
+        yield learn
+
+
+def together(learned: Collection[Known | None]) -> Known | None:
+    """Put together what was learned of all tables; None unless it was of all, and in one way."""
+    parts = [part for part in learned if part is not None]
+    if len({part.made_with for part in parts}) != 1 or len(parts) != len(learned):
+        return None
+    return Known(made_with=parts[0].made_with, digests={n: d for part in parts for n, d in part.digests.items()})
 
 
 def _possible(cursor: Cursor) -> bool:
@@ -153,7 +178,7 @@ def _tried(cursor: Cursor) -> Fast | None:
             raise
         return None
     made = method(cursor)
-    return Fast(cursor=cursor, made_with=f"sum128(row image) on PostgreSQL {made.server} (probe {made.probe})")
+    return Fast(cursor=cursor, made_with=f"{ALGORITHM} on PostgreSQL {made.server} (probe {made.probe})")
 
 
 def _sees_everything(cursor: Cursor) -> bool:
