@@ -132,8 +132,9 @@ def ratios(spent: dict[str, float]) -> list[Claim]:
     """Print each way against the limit, and return what is claimed of those with a bound."""
     bounds = {f"portable, {bits} bits": bound for bits, bound in PORTABLE.items()} | {"fast, 128 bits": FAST}
     print(f"{ROWS} rows")
-    rows = [(name, f"{seconds:.3f}", f"{seconds / spent[LIMIT]:.2f}") for name, seconds in spent.items()]
-    print(tabulate(sorted(rows, key=lambda row: spent[row[0]]), ("way", "CPU s", "x scan"), disable_numparse=True))
+    ordered = sorted(spent.items(), key=lambda item: item[1])
+    rows = [(name, f"{seconds:.3f}", f"{seconds / spent[LIMIT]:.2f}") for name, seconds in ordered]
+    print(tabulate(rows, ("way", "CPU s", "x scan"), disable_numparse=True))
     claims = []
     for name, bound in bounds.items():
         md5 = spent[f"md5(t::text), {name.split(', ')[1]}"]

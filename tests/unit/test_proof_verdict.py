@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_iopbackup.proof.verdict import SCREEN, WIDTH, describe, verdict
-from pytest_iopbackup.proven import Differing, Finding, LedgerJudgement, ProofFacts, TableComparison, Verdict
+from pytest_iopbackup.proven import PORTABLE, Differing, Finding, LedgerJudgement, ProofFacts, TableComparison, Verdict
 
 
 def table(name: str = "s.t", rows: int = 3, more_than: int | None = None, **ways: Differing) -> TableComparison:
@@ -15,6 +15,7 @@ def table(name: str = "s.t", rows: int = 3, more_than: int | None = None, **ways
         expected_digest="one",
         actual_digest="one" if not ways and more_than is None else "other",
         more_than=more_than,
+        tier=PORTABLE,
         **ways,
     )
 
