@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from clusters import Server, new_server
-from pytest_iopbackup.proof import forms, rowhash, tiers
+from pytest_iopbackup.proof import forms, rowhash, rowset, tiers
 from pytest_iopbackup.proof import readers as reading_all
 from pytest_iopbackup.proof.forms import FORMS, Form
 from pytest_iopbackup.proof.readers import Shared, readers, share
@@ -103,6 +103,14 @@ BLIND = {
                   "'2000-01-01 00:00'", "'2000-01-01 01:11:34.967297'"),
     "jsonb": ("pg_catalog.jsonb", "jsonb_hash_extended({0}, {seed})", "'[[1],2]'", "'[[1,2]]'"),
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_query_kept() -> Iterator[None]:
+    """Let each test's own hash be asked for."""
+    rowset.summed.cache_clear()
+    yield
+    rowset.summed.cache_clear()
 
 
 @pytest.mark.parametrize("kind", BLIND)

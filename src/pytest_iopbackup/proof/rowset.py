@@ -78,7 +78,7 @@ def read(connection: Connection, name: str) -> RowSet:
 
 def digest(cursor: Cursor, table: Table) -> RowSet:
     """Read the table once, on the server."""
-    row = cursor.execute(_summed(table)).fetchone()
+    row = cursor.execute(summed(table)).fetchone()
     assert row is not None  # an aggregate without GROUP BY gives one row
     return row_set(table, *row)
 
@@ -100,7 +100,7 @@ def row_set(table: Table, rows: int, first: Decimal, second: Decimal) -> RowSet:
 
 
 @lru_cache(maxsize=1024)
-def _summed(table: Table) -> bytes:
+def summed(table: Table) -> bytes:
     """Return the query. To write one takes longer than to run it on a small table, which is read again and again."""
     return sql.SQL("SELECT {} FROM ({}) AS rows").format(sums("h1", "h2"), hashed(table)).as_bytes(None)
 
