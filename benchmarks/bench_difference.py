@@ -84,6 +84,8 @@ def main() -> int:
             with connect("source") as connection:
                 connection.execute(psycopg.ClientCursor(connection).mogrify(TABLE, {"rows": ROWS}))
                 connection.execute("VACUUM (FREEZE, ANALYZE) t")
+                if tools["pg_comparator"] is not None:
+                    connection.execute("CREATE EXTENSION pgcmp")  # the functions that it calls, from its own package
             lines, claims = [], []
             for way, statement in CHANGES.items():
                 for count in COUNTS:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import tuple_row
 
 from pytest_iopbackup.proof.session import Connection, Cursor, connector, reading, value
 from pytest_iopbackup.proof.tables import Size, Table, sizes
@@ -50,7 +51,7 @@ def share(connection: Connection) -> Shared | None:
     Call it outside of any savepoint, for PostgreSQL exports no snapshot from within; so where :func:`session.reading`
     is given an open transaction, before that. Works on a standby.
     """
-    with connection.cursor() as cursor:
+    with connection.cursor(row_factory=tuple_row) as cursor:
         if value(
             cursor,
             "SELECT NOT pg_catalog.pg_is_in_recovery() AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL",
