@@ -17,13 +17,17 @@ if [ ! -e "$2" ]; then
     mv "$2.part" "$2"
 fi
 """
-# From the top down, as find has listed it; what has expired meanwhile is no matter.
+# From the top down, as find has listed it; what has expired meanwhile is no matter. A file that got its final name
+# while they were listed is in no list: it belongs to whom all belonged to.
 _GIVE_BACK = r"""
 [ -e "$1" ] || exit 0
 xargs -0 -n 300 sh -ec 'while [ $# -gt 0 ]; do
     [ ! -e "$3" ] || { chown "$1" "$3"; chmod "$2" "$3"; }
     shift 3
 done' sh <"$1"
+owner=$(tr "\0" "\n" <"$1" | sed -n "1~3p" | sort -u)
+top=$(tr "\0" "\n" <"$1" | sed -n 3p)
+[ "$(echo "$owner" | wc -l)" -ne 1 ] || find "$top" ! -type l ! -uid "${owner%:*}" -exec chown "$owner" {} +
 rm "$1"
 """
 
