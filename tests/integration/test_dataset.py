@@ -197,7 +197,7 @@ def test_100000_users_load_within_10_seconds(server: Server) -> None:
 
     One of three tries suffices, for other tests may have the machine meanwhile.
     """
-    tries = []
+    tries: list[bool] = []
     while len(tries) < 3 and not any(tries):
         slower = max(1.0, counting() / 0.8)
         name = server.create()
