@@ -184,32 +184,21 @@ def test_progress_reaches_the_number_of_rows_and_tables_are_counted(server: Serv
     assert seen[-1] == (total, total)
 
 
-def counting() -> float:
-    """Return the seconds that this machine needs, as it is now, to count to ten million."""
-    started, total = time.perf_counter(), 0
-    for number in range(10_000_000):
-        total += number
-    return time.perf_counter() - started
-
-
 def test_100000_users_load_within_10_seconds(server: Server) -> None:
-    """On a machine that counts to ten million in 0.8 s; else longer, by as much as this one takes longer to count.
-
-    One of three tries suffices, for other tests may have the machine meanwhile.
-    """
-    tries: list[bool] = []
-    while len(tries) < 3 and not any(tries):
-        slower = max(1.0, counting() / 0.8)
+    """The quickest of three counts, for other tests may have the machine meanwhile."""
+    quickest = 60.0
+    for _ in range(3):
         name = server.create()
         started = time.perf_counter()
         with server.connect(name) as connection:
             rows = load(connection, DatasetSpec(users=100_000), silent)
-        seconds = time.perf_counter() - started
+        quickest = min(quickest, time.perf_counter() - started)
         with server.connect() as connection:
             connection.execute(f"DROP DATABASE {name}".encode())
         assert rows["identity.users"] == 100_000
-        tries.append(seconds < 10 * slower)
-    assert any(tries)
+        if quickest < 10:
+            break
+    assert quickest < 10
 
 
 def test_every_kind_of_type_is_used(reader: Reader) -> None:
