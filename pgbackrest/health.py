@@ -34,7 +34,7 @@ import verification
 import workers
 from checks import CHECKS, judge_info
 from memory import STATE, write
-from probes import LIMITS, PERIODS, STANZA, Findings, Problem, ask, kill, limit, period, running, said, stanza_in, stop
+from probes import LIMITS, PERIODS, STANZA, Findings, Problem, ask, kill_all, limit, period, said, stanza_in, stop
 from settings import note_options
 from snapshot import judge_shape
 
@@ -201,8 +201,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     code = main()
-    for left in tuple(running):
-        kill(left)
+    kill_all()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # without waiting for threads that hang

@@ -11,10 +11,10 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 STANZA = os.environ.get("PGBACKREST_STANZA") or "iop"
 LIMITS = {
@@ -55,7 +55,9 @@ Answer = TypeVar("Answer")
 Findings = Iterator["str | Problem"]
 
 running: set[subprocess.Popen[bytes]] = set()
-stopping = threading.Event()
+starting = threading.Lock()
+starters: set[int] = set()  # the thread that holds it
+received: list[int] = []  # signals
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -64,12 +66,49 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def stop(number: int, _frame: object) -> None:
-    """End on a signal, and leave no program behind."""
-    stopping.set()
+def spawn(argv: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, with pgBackRest quiet but for warnings.
+
+    :func:`stop` knows of it from its first moment. Raises OSError if it cannot be run.
+    """
+    logging = {"PGBACKREST_LOG_LEVEL_STDERR": "warn", "PGBACKREST_LOG_LEVEL_CONSOLE": "off"}
+    with starting:
+        try:
+            starters.add(threading.get_ident())
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={"PGCONNECT_TIMEOUT": "5", **os.environ, **logging, "PGBACKREST_STANZA": STANZA},
+                start_new_session=True,
+            )
+            running.add(process)
+        finally:
+            starters.clear()
+    if received and threading.current_thread() is threading.main_thread():
+        leave()
+    return process
+
+
+def kill_all() -> None:
+    """Kill what runs. Nothing can be started any more: the lock is never given back."""
+    starting.acquire(timeout=2)  # a thread that starts a program from a dead mount keeps it
     for process in tuple(running):
         kill(process)
-    raise SystemExit(128 + number)
+
+
+def leave() -> NoReturn:
+    """End as the first signal demands."""
+    kill_all()
+    raise SystemExit(128 + received[0])
+
+
+def stop(number: int, _frame: object) -> None:
+    """End on a signal, and leave no program behind; if one is just being started, then spawn() does it."""
+    received.append(number)
+    if received == [number] and threading.get_ident() not in starters:
+        leave()
 
 
 def limit(name: str) -> int:
@@ -136,21 +175,10 @@ def fetch_bytes(*argv: str, within: str = "IOP_PROBE_TIMEOUT") -> subprocess.Com
     one that reads from a dead mount cannot even be killed.
     """
     seconds = limit(within)
-    logging = {"PGBACKREST_LOG_LEVEL_STDERR": "warn", "PGBACKREST_LOG_LEVEL_CONSOLE": "off"}
     try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={"PGCONNECT_TIMEOUT": "5", **os.environ, **logging, "PGBACKREST_STANZA": STANZA},
-            start_new_session=True,
-        )
+        process = spawn(argv)
     except OSError as error:
         raise Problem("unknown", f"cannot run {argv[0]}: {error.strerror}", "install it, or correct PATH") from error
-    running.add(process)
-    if stopping.is_set():
-        kill(process)
     try:
         stdout, stderr = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from memory import STATE, Memory
-from probes import STANZA, Findings, Problem, ask, kill, limit, running, said, some
+from probes import STANZA, Findings, Problem, ask, kill, limit, running, said, some, spawn
 from snapshot import ask_info, labels, look
 
 FINE = {"ok", "valid", "in-progress"}
@@ -177,17 +177,8 @@ def every_set(stanza: dict[str, Any], starter: int) -> list[Problem] | None:
 def one(options: list[str], starter: int) -> list[Problem] | None:
     """Run the program once; None: it was stopped."""
     argv = ["pgbackrest", "verify", "--output=text", "--verbose", "--process-max=1", *options]
-    logging = {"PGBACKREST_LOG_LEVEL_STDERR": "warn", "PGBACKREST_LOG_LEVEL_CONSOLE": "off"}
     deadline = time.monotonic() + limit("IOP_VERIFY_LIMIT")
-    process = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **logging, "PGBACKREST_STANZA": STANZA},
-        start_new_session=True,
-    )
-    running.add(process)
+    process = spawn(argv)
     worked, since, stalled = 0, time.monotonic(), 4 * limit("IOP_PROBE_TIMEOUT")
     while True:
         try:

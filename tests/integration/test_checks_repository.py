@@ -71,7 +71,7 @@ def other_repository(stack: System) -> Iterator[Mapping[str, str]]:
     """Have an empty repository in its place, made to look healthy."""
     with aside(stack.repository):
         stack.must("mkdir", "--mode=750", stack.repository)
-        stack.must("pgbackrest", "--stanza=iop", "stanza-create")
+        stack.create_stanza()
         stack.must(stack.scripts / "backup.sh")
         yield {}
     write_wal(stack)

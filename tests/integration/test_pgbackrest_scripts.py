@@ -567,6 +567,25 @@ def test_a_stopped_check_leaves_no_probe_behind(stack: System) -> None:
         end(process, mark, within=2)
 
 
+def test_a_check_that_is_stopped_while_it_starts_probes_leaves_none_behind(stack: System) -> None:
+    job(stack, "")
+    path = stack.program("pgbackrest", "sleep 600")
+    slow = stack.root / "slow"  # the time between the fork and Popen's return, which a busy machine makes long, too
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(
+        "import subprocess, time\n"
+        "class Popen(subprocess.Popen):\n"
+        "    def __init__(self, *arguments, **options):\n"
+        "        super().__init__(*arguments, **options)\n"
+        "        time.sleep(0.5)\n"
+        "subprocess.Popen = Popen\n"
+    )
+    arguments = (stack.scripts / "worker.sh", "job", stack.scripts / "check.sh")
+    with stack.started(*arguments, PATH=path, PYTHONPATH=str(slow)) as (process, mark):
+        wait_for(lambda: runs(mark, b"600"))
+        end(process, mark, within=2)
+
+
 def test_a_stopped_backup_ends_with_pgbackrests_code(stack: System) -> None:
     job(stack, "")
     with stack.started(stack.scripts / "worker.sh", "job", stack.scripts / "backup.sh") as (process, mark):
