@@ -106,8 +106,22 @@ def test_without_locks_that_conflict_marks_are_not_exact(iop_stack: Drill, monke
     facts = iop_stack.write(100, 4, marks=1, prefix="locked")
     assert inexact(iop_stack, facts.marks) == []
     monkeypatch.setattr(locks, "MODE", sql.SQL("ACCESS SHARE"))
-    facts = iop_stack.write(300, 4, marks=2)
-    assert len(inexact(iop_stack, facts.marks)) == 2
+    with iop_stack.connect() as other:
+        slow_down(monkeypatch, lambda: await_commit(other))
+        facts = iop_stack.write(300, 4, marks=1)
+    assert len(inexact(iop_stack, facts.marks)) == 1
+
+
+def await_commit(connection: psycopg.Connection[Any]) -> None:
+    """Wait until a transaction that begins now, or later, has committed."""
+    first = connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchall()[0][0]
+    committed = (
+        "SELECT count(*) FROM generate_series(%s, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1) AS xid "
+        "WHERE pg_xact_status(xid::text::xid8) = 'committed'"
+    )
+    deadline = time.monotonic() + 10
+    while connection.execute(committed, [first]).fetchall() == [(0,)]:
+        assert time.monotonic() < deadline, "no transaction has committed"
 
 
 def slow_down(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:

@@ -15,40 +15,29 @@ from pytest_iopbackup.proof.keyform import key_text
 from pytest_iopbackup.proof.rowhash import hashed
 from pytest_iopbackup.proof.rowset import Table, row_hashes
 
-_SUMS = "pg_catalog.count(*), pg_catalog.sum(rows.h1)::pg_catalog.text, pg_catalog.sum(rows.h2)::pg_catalog.text"
-
-_BLOCK = " | ".join(f"(pg_catalog.get_byte(rows.b0, {place})::bigint << {24 - 8 * place})" for place in range(4))
-"""The block number that a ctid's binary form begins with (``tidsend``)."""
-
-_IN_BLOCK = (
-    "t.ctid >= pg_catalog.format('(%s,0)', b.block)::pg_catalog.tid "
-    "AND t.ctid < pg_catalog.format('(%s,0)', b.block + 1)::pg_catalog.tid"
-)
+_SUMS = "ARRAY[pg_catalog.count(*), pg_catalog.sum(rows.h1), pg_catalog.sum(rows.h2)]::pg_catalog.numeric[]"
 
 
-def block_buckets(table: Table, width: int) -> sql.Composed:
-    """Return a query of one digest for each ``width`` blocks: a single scan, in parallel."""
-    return sql.SQL(f"SELECT ({_BLOCK}) / {width}, {_SUMS} FROM ({{}}) AS rows GROUP BY 1").format(
-        hashed(table, (sql.SQL("pg_catalog.tidsend(t.ctid)"),))
+def _blocks(width: int) -> sql.SQL:
+    """Return a condition over ``t``: its block is one of ``width`` from ``b.first`` on."""
+    return sql.SQL(
+        " WHERE t.ctid >= pg_catalog.format('(%s,0)', b.first)::pg_catalog.tid "
+        f"AND t.ctid < pg_catalog.format('(%s,0)', b.first + {width})::pg_catalog.tid"
     )
 
 
-def single_blocks(table: Table, blocks: Sequence[int]) -> sql.Composed:
-    """Return a query of one digest for each of these blocks."""
-    first, second = row_hashes(table)
+def block_buckets(table: Table, firsts: Sequence[int], width: int) -> sql.Composed:
+    """Return a query of one digest for each ``width`` blocks from one of ``firsts`` on."""
     return sql.SQL(
-        "SELECT d.block, d.s[1], d.s[2], d.s[3] FROM (SELECT b.block, (SELECT ARRAY[pg_catalog.count(*), "
-        "pg_catalog.sum(rows.h1), pg_catalog.sum(rows.h2)]::pg_catalog.numeric[] FROM (SELECT {} AS h1, {} AS h2 "
-        f"FROM ONLY {{}} AS t WHERE {_IN_BLOCK}) AS rows) AS s FROM pg_catalog.unnest({{}}::bigint[]) AS b(block)) AS d"
-    ).format(first, second, sql.SQL(table.name), sql.Literal(list(blocks)))
+        f"SELECT b.first, (SELECT {_SUMS} FROM ({{}}) AS rows) FROM pg_catalog.unnest({{}}::bigint[]) AS b(first)"
+    ).format(hashed(table, where=_blocks(width)), sql.Literal(list(firsts)))
 
 
 def rows_of_blocks(table: Table, key: tuple[str, ...], blocks: Sequence[int]) -> sql.Composed:
     """Return a query of arrays of lines, key TAB hashes, one array for each block."""
     return sql.SQL(
-        f"SELECT (SELECT pg_catalog.array_agg({{}}) FROM ONLY {{}} AS t WHERE {_IN_BLOCK}) "
-        "FROM pg_catalog.unnest({}::bigint[]) AS b(block)"
-    ).format(_line(table, key), sql.SQL(table.name), sql.Literal(list(blocks)))
+        "SELECT (SELECT pg_catalog.array_agg({}) FROM ONLY {} AS t{}) FROM pg_catalog.unnest({}::bigint[]) AS b(first)"
+    ).format(_line(table, key), sql.SQL(table.name), _blocks(1), sql.Literal(list(blocks)))
 
 
 def content_buckets(table: Table, key: tuple[str, ...], count: int) -> sql.Composed:

@@ -146,7 +146,7 @@ def _take(
     @contextmanager
     def opened(cursor: Cursor) -> Iterator[Callable[[Table], tuple[RowSet, Kept]]]:
         def keep(table: Table) -> tuple[RowSet, Kept]:
-            taken = take(cursor, table, every.sizes[table.name].own)
+            taken = take(cursor, table, every.sizes[table.name].own, every.shared_for(table))
             content = taken.content.dump()
             _sketch_file(directory, numbers[table.name]).write_bytes(content)
             return taken.rows, Kept(layout=taken.layout, sha256=hashlib.sha256(content).hexdigest())

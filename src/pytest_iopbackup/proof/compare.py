@@ -71,7 +71,7 @@ def compare(
                 if isinstance(found, psycopg.Error):
                     raise found
                 with connection.transaction():
-                    tables.append(_compare_table(cursor, capture, expected, present.get(name), found, redact=redact))
+                    tables.append(_compare_table(every, capture, expected, present.get(name), found, redact=redact))
             except psycopg.Error as error:
                 if not says_damaged(error):
                     raise
@@ -150,7 +150,7 @@ def _learn(every: Readers, capture: Capture) -> None:
 
 
 def _compare_table(
-    cursor: Cursor, capture: Capture, expected: RowSet, here: Table | None, found: Read, *, redact: bool
+    every: Readers, capture: Capture, expected: RowSet, here: Table | None, found: Read, *, redact: bool
 ) -> TableComparison:
     actual = found.rows
     result = TableComparison(
@@ -164,9 +164,10 @@ def _compare_table(
     if result.equal:
         return result
     if here is not None and not expected.rows:
-        named = name_unexpected(cursor, here, actual.rows, redact=redact)
+        named = name_unexpected(every.cursor, here, actual.rows, redact=redact)
     else:
-        named = name_differences(cursor, *capture.sketch(expected.table), here, redact=redact)
+        kept = capture.sketch(expected.table)
+        named = name_differences(every.cursor, *kept, here, redact=redact, shared=every.shared)
     return replace(
         result,
         missing=named.missing,

@@ -9,12 +9,14 @@ their whole content if there is no key.
 from __future__ import annotations
 
 import json
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.buckets import (
@@ -22,13 +24,14 @@ from pytest_iopbackup.proof.buckets import (
     content_buckets,
     rows_of_blocks,
     rows_of_content,
-    single_blocks,
 )
 from pytest_iopbackup.proof.difference import EXAMPLES, Difference, difference, plain, readable_values
 from pytest_iopbackup.proof.naming import Named
+from pytest_iopbackup.proof.ranges import count_blocks, spread
+from pytest_iopbackup.proof.readers import Shared, processors, share
 from pytest_iopbackup.proof.redact import hidden
 from pytest_iopbackup.proof.rowset import Table, user_tables
-from pytest_iopbackup.proof.session import Connection, Cursor, reading, value
+from pytest_iopbackup.proof.session import Connection, Cursor, reading
 from pytest_iopbackup.proven import Differing
 
 T = TypeVar("T")
@@ -46,6 +49,9 @@ CONTENT_BUCKETS = 1 << 15
 FEW = 64
 """So many buckets that differ are looked into in any case."""
 
+MANY = 1000
+"""Buckets that are worth another connection."""
+
 SHOWN = 40
 """Longest value shown, in characters."""
 
@@ -54,13 +60,18 @@ SHOWN = 40
 class _Side:
     cursor: Cursor
     table: Table
+    shared: Shared | None
 
-    def buckets(self, query: sql.Composed) -> Buckets:
-        return {
-            bucket: (int(count), int(first), int(second))
-            for bucket, count, first, second in self.cursor.execute(query)
-            if count
-        }
+    def blocks(self, firsts: Sequence[int], width: int) -> Buckets:
+        """Return the digests of so many blocks from each of ``firsts`` on, by half of the processors."""
+
+        def ask(cursor: Cursor, part: Sequence[int]) -> Buckets:
+            return _buckets(cursor, block_buckets(self.table, part, width))
+
+        count = processors() // 2 if self.shared is not None and len(firsts) > MANY else 1
+        if self.shared is None or count < 2:
+            return ask(self.cursor, firsts)
+        return dict(ChainMap(*spread(self.cursor, self.shared, [firsts[n::count] for n in range(count)], ask)))
 
     def lines(self, query: sql.Composed) -> Iterator[bytes]:
         return (line.encode() for (some,) in self.cursor.stream(query) for line in some or ())
@@ -77,9 +88,9 @@ class _Pair:
         first, second = self.pool.map(question, self.sides)
         return first, second
 
-    def unequal(self, query: Callable[[Table], sql.Composed]) -> tuple[list[int], int]:
+    def unequal(self, question: Callable[[_Side], Buckets]) -> tuple[list[int], int]:
         """Return the buckets that differ, and how many there are."""
-        there, here = self.ask(lambda side: side.buckets(query(side.table)))
+        there, here = self.ask(question)
         every = there.keys() | here.keys()
         return sorted(bucket for bucket in every if there.get(bucket) != here.get(bucket)), len(every)
 
@@ -94,8 +105,11 @@ def differences_between(source: Connection, restored: Connection, name: str, *, 
     take one of their own. ``redact`` hides keys and values. Raises ProofError where a side cannot be read or has no
     such table.
     """
+    idle = [connection.info.transaction_status == TransactionStatus.IDLE for connection in (source, restored)]
     with reading(source) as there, reading(restored) as here, ThreadPoolExecutor(2) as pool:
-        pair = _Pair((_side(there, name, "source"), _side(here, name, "restored database")), pool)
+        shared = [share(side) if own else None for side, own in zip((source, restored), idle, strict=True)]
+        sides = (_side(there, name, "source", shared[0]), _side(here, name, "restored database", shared[1]))
+        pair = _Pair(sides, pool)
         found = _by_blocks(pair) or _by_content(pair)
         key = pair.sides[0].table.key
         return Named(
@@ -108,10 +122,10 @@ def differences_between(source: Connection, restored: Connection, name: str, *, 
         )
 
 
-def _side(cursor: Cursor, name: str, which: str) -> _Side:
+def _side(cursor: Cursor, name: str, which: str, shared: Shared | None) -> _Side:
     for table in user_tables(cursor):
         if table.name == name and table.skipped is None:
-            return _Side(cursor, table)
+            return _Side(cursor, table, shared)
     raise ProofError(
         f"the {which} has no table {name} with rows of its own",
         hint="give schema.table; of a partitioned table, give a partition",
@@ -120,29 +134,25 @@ def _side(cursor: Cursor, name: str, which: str) -> _Side:
 
 def _by_blocks(pair: _Pair) -> Difference | None:
     """Compare ranges of blocks, then blocks, then rows; None where so much differs that it is no physical copy."""
-    width = max(WIDTH, *(blocks // MOST for blocks in pair.ask(_blocks)))
-    ranges, every = pair.unequal(lambda table: block_buckets(table, width))
-    if len(ranges) > max(FEW, every // 2):
+    blocks = max(pair.ask(lambda side: count_blocks(side.cursor, side.table)[0]))
+    width = max(WIDTH, blocks // MOST)
+    firsts, every = pair.unequal(lambda side: side.blocks(range(0, blocks, width), width))
+    if len(firsts) > max(FEW, every // 2):
         return None
-    suspects = [block for bucket in ranges for block in range(bucket * width, (bucket + 1) * width)]
-    blocks, _ = pair.unequal(lambda table: single_blocks(table, suspects))
-    return pair.difference(lambda table: rows_of_blocks(table, pair.sides[0].table.key, blocks))
+    suspects = [block for first in firsts for block in range(first, first + width)]
+    differing, _ = pair.unequal(lambda side: side.blocks(suspects, 1))
+    return pair.difference(lambda table: rows_of_blocks(table, pair.sides[0].table.key, differing))
 
 
 def _by_content(pair: _Pair) -> Difference:
     key = pair.sides[0].table.key
-    buckets, _ = pair.unequal(lambda table: content_buckets(table, key, CONTENT_BUCKETS))
+    buckets, _ = pair.unequal(lambda side: _buckets(side.cursor, content_buckets(side.table, key, CONTENT_BUCKETS)))
     return pair.difference(lambda table: rows_of_content(table, key, CONTENT_BUCKETS, buckets))
 
 
-def _blocks(side: _Side) -> int:
-    blocks: int = value(
-        side.cursor,
-        sql.SQL("SELECT pg_catalog.pg_relation_size({}::pg_catalog.regclass) / current_setting('block_size')::int")
-        .format(sql.Literal(side.table.name))
-        .as_string(side.cursor),
-    )
-    return blocks
+def _buckets(cursor: Cursor, query: sql.Composed) -> Buckets:
+    found = ((bucket, [int(number) for number in sums if number is not None]) for bucket, sums in cursor.execute(query))
+    return {bucket: (numbers[0], numbers[1], numbers[2]) for bucket, numbers in found if numbers[0]}
 
 
 def _named(keys: Sequence[bytes], columns: tuple[str, ...], *, redact: bool) -> Differing:

@@ -14,6 +14,7 @@ from psycopg import sql
 from pytest_iopbackup.proof.columns import differing, group_text
 from pytest_iopbackup.proof.difference import EXAMPLES, readable, readable_values
 from pytest_iopbackup.proof.keyform import Name, column_types, key_text
+from pytest_iopbackup.proof.readers import Shared
 from pytest_iopbackup.proof.redact import hidden
 from pytest_iopbackup.proof.rowset import Table, lines
 from pytest_iopbackup.proof.session import Cursor
@@ -42,17 +43,24 @@ class _Row:
 
 
 def name_differences(
-    cursor: Cursor, expected: Content, how: Layout, here: Table | None, *, redact: bool = False
+    cursor: Cursor,
+    expected: Content,
+    how: Layout,
+    here: Table | None,
+    *,
+    redact: bool = False,
+    shared: Shared | None = None,
 ) -> Named:
     """Compare a table with what was kept of it at the mark; ``here`` is None if it is gone. One scan of the table.
 
+    ``shared`` is for others that may help with that.
     Rows that are there are looked up if their name did not fit: one more scan.
     """
     if here is None:
         actual, read_as = nothing(how), how
     else:
         read_as = _readable_here(how, here)
-        actual = take_as(cursor, here, read_as)
+        actual = take_as(cursor, here, read_as, shared)
     if how.shape is None and actual.rows > MOST:
         return Named(more_than=MOST - expected.rows)
     found = subtract(expected, actual)

@@ -7,9 +7,9 @@ same. The biggest tables come first, so that none is left at the end for one con
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Lock
@@ -81,7 +81,15 @@ class Readers:
     @property
     def worth(self) -> bool:
         """Whether there is enough to read for anything to be prepared."""
-        return sum(size.whole for size in self.sizes.values()) >= WORTH
+        return self._whole >= WORTH
+
+    @property
+    def _whole(self) -> int:
+        return sum(size.whole for size in self.sizes.values())
+
+    def shared_for(self, table: Table) -> Shared | None:
+        """Return the snapshot if one table alone is worth more connections: the others would have nothing to do."""
+        return self.shared if self.sizes[table.name].whole * processors() >= self._whole else None
 
     def read(self, opened: Opened[T], done: Callable[[Table], None] = lambda _: None) -> dict[str, T]:
         """Read all tables, each once; ``done`` is called after each, by one thread at a time.
@@ -97,7 +105,7 @@ class Readers:
         waiting: SimpleQueue[Table] = SimpleQueue()
         for table in sorted(self.tables, key=lambda table: self.sizes[table.name].whole, reverse=True):
             waiting.put(table)
-        others = min(_processors(), len(self.tables)) - 1 if self.worth else 0
+        others = min(processors(), len(self.tables)) - 1 if self.worth else 0
         if others <= 0 or self.shared is None:
             return _work(self.cursor, waiting, opened, told)
         with ThreadPoolExecutor(others, thread_name_prefix="iop-digest") as pool:
@@ -117,16 +125,23 @@ def readers(cursor: Cursor, tables: Sequence[Table], shared: Shared | None) -> R
     return Readers(cursor=cursor, tables=tables, sizes=sizes(cursor, tables), shared=shared)
 
 
-def _join(
-    shared: Shared, waiting: SimpleQueue[Table], opened: Opened[T], done: Callable[[Table], None]
-) -> dict[str, T]:
+@contextmanager
+def joined(shared: Shared) -> Iterator[Cursor]:
+    """Yield a cursor of one more connection that sees the snapshot, and waits for no lock longer than ``LOCK``."""
     with shared.connect() as connection, connection.transaction(force_rollback=True):
         mode = "READ ONLY" if shared.read_only else "READ WRITE"
         connection.execute(f"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, {mode}".encode())
         connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(shared.snapshot)))
         with reading(connection) as cursor:
             cursor.execute(f"SET LOCAL lock_timeout = '{LOCK}'")
-            return _work(cursor, waiting, opened, done, leave=True)
+            yield cursor
+
+
+def _join(
+    shared: Shared, waiting: SimpleQueue[Table], opened: Opened[T], done: Callable[[Table], None]
+) -> dict[str, T]:
+    with joined(shared) as cursor:
+        return _work(cursor, waiting, opened, done, leave=True)
 
 
 def _work(
@@ -161,5 +176,6 @@ def _empty(waiting: SimpleQueue[Table]) -> None:
             waiting.get_nowait()
 
 
-def _processors() -> int:
+def processors() -> int:
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0))

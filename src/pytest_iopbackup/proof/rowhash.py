@@ -32,6 +32,10 @@ TARGETS = 1600
 """Columns of a query that PostgreSQL takes for sure (MaxTupleAttributeNumber is 1664)."""
 
 
+EVERY = sql.SQL("")
+"""The condition that each row meets."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Value:
     """A column as the hash takes it."""
@@ -58,14 +62,16 @@ def row_hashes(table: Table) -> tuple[sql.Composable, sql.Composable]:
     return first, second
 
 
-def hashed(table: Table, before: Sequence[sql.Composable] = (), bits: int = 128) -> sql.Composed:
+def hashed(
+    table: Table, before: Sequence[sql.Composable] = (), bits: int = 128, where: sql.Composable = EVERY
+) -> sql.Composed:
     """Return a query that gives, for each row of the table alone, its hashes ``h1`` and, of 128 bits, ``h2``.
 
-    ``before`` are expressions over ``t`` that come as ``b0``, ``b1`` … OFFSET keeps the planner from merging the inner
-    query with the outer one, which would make each value's text or binary form twice; parallel workers take both. Its
-    zero is a constant of type bigint: that of ``OFFSET 0`` is still being cast when PostgreSQL decides on parallel
-    workers, and counts as a limit that forbids them (``limit_needed`` in ``planner.c``; seen with EXPLAIN). A table so
-    wide that the inner query would have too many columns goes without.
+    ``before`` are expressions over ``t`` that come as ``b0``, ``b1`` …, ``where`` a condition over it. OFFSET keeps the
+    planner from merging the inner query with the outer one, which would make each value's text or binary form twice;
+    parallel workers take both. Its zero is a constant of type bigint: that of ``OFFSET 0`` is still being cast when
+    PostgreSQL decides on parallel workers, and counts as a limit that forbids them (``limit_needed`` in ``planner.c``;
+    seen with EXPLAIN). A table so wide that the inner query would have too many columns goes without.
     """
     values = _values(table)
     record = _record(values)
@@ -82,8 +88,8 @@ def hashed(table: Table, before: Sequence[sql.Composable] = (), bits: int = 128)
             sql.SQL("{} AS h{}").format(item, sql.SQL(str(chain))) for chain, item in enumerate(row_hashes(table), 1)
         ]
         named = [sql.SQL("{} AS b{}").format(item, sql.SQL(str(number))) for number, item in enumerate(before)]
-        return sql.SQL("SELECT {} FROM ONLY {} AS t").format(
-            sql.SQL(", ").join([*named, *whole[: bits // 64]]), sql.SQL(table.name)
+        return sql.SQL("SELECT {} FROM ONLY {} AS t{}").format(
+            sql.SQL(", ").join([*named, *whole[: bits // 64]]), sql.SQL(table.name), where
         )
     names = [sql.SQL("b{}").format(sql.SQL(str(number))) for number in range(len(before))]
     inside += [sql.SQL("{} AS {}").format(item, name) for item, name in zip(before, names, strict=True)]
@@ -94,10 +100,11 @@ def hashed(table: Table, before: Sequence[sql.Composable] = (), bits: int = 128)
         )
         for chain in CHAINS[: bits // 64]
     ]
-    return sql.SQL("SELECT {} FROM (SELECT {} FROM ONLY {} AS t OFFSET '0'::bigint) AS t").format(
+    return sql.SQL("SELECT {} FROM (SELECT {} FROM ONLY {} AS t{} OFFSET '0'::bigint) AS t").format(
         sql.SQL(", ").join([*(sql.SQL("t.") + name for name in names), *outer]),
         sql.SQL(", ").join(inside),
         sql.SQL(table.name),
+        where,
     )
 
 

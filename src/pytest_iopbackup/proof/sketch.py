@@ -94,6 +94,15 @@ class Sketch:
             for start in range(0, self.shape.sizes[0] * width, width)
         )
 
+    def plus(self, other: Sketch) -> Sketch:
+        """Return the sketch of the rows of both."""
+        shape, pairs = self.shape, zip(self.cells(), other.cells(), strict=True)
+        added = (
+            [a + b if shape.additive or not n else a ^ b for n, (a, b) in enumerate(zip(one, two, strict=True))]
+            for one, two in pairs
+        )
+        return Sketch(shape, b"".join(cell_bytes(cell, shape.widths) for cell in added))
+
     def dump(self) -> bytes:
         """Return it as bytes; compressing random numbers would cost more than all else on the client."""
         return self.content

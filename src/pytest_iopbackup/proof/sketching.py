@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from psycopg import sql
 
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.columns import PER_WORD, Group, column_word, group_hash, groups, word_count
 from pytest_iopbackup.proof.keyform import PIECE, KeyForm, column_types, key_form
+from pytest_iopbackup.proof.ranges import WHOLE, Blocks, in_ranges
+from pytest_iopbackup.proof.readers import Shared
 from pytest_iopbackup.proof.rowset import Table, row_hashes
 from pytest_iopbackup.proof.session import Cursor, value
 from pytest_iopbackup.proof.sketch import CHECK, ID_MASK, LARGEST, SLICE, Shape, Sketch, cell_bytes, hash_uint32
@@ -69,14 +72,22 @@ def layout(table: Table, rows: int) -> Layout:
     return replace(listed, shape=shape)
 
 
-def take_sketch(cursor: Cursor, table: Table, how: Layout, shape: Shape) -> Sketch:
-    """Read a table once; ``shape`` is the layout's. Raises ProofError where the server hashes otherwise than we do."""
+def take_sketch(cursor: Cursor, table: Table, how: Layout, shape: Shape, shared: Shared | None = None) -> Sketch:
+    """Read a table once; ``shape`` is the layout's. Of a large table parts are read by others that see ``shared``.
+
+    Raises ProofError where the server hashes otherwise than we do.
+    """
     probe = value(cursor, f"SELECT pg_catalog.hashint4extended({CHECK}, {ID_MASK})") % (1 << 64)
     if probe != hash_uint32(CHECK, ID_MASK):
         raise ProofError(
             "this server's hashint4extended is not the one that a sketch is read with",
             hint="PostgreSQL 14 to 18 are supported; report this server's version",
         )
+    parts = in_ranges(cursor, table, shared, lambda other, blocks: _take(other, table, how, shape, blocks))
+    return reduce(Sketch.plus, parts)
+
+
+def _take(cursor: Cursor, table: Table, how: Layout, shape: Shape, blocks: Blocks) -> Sketch:
     words = [ROW_WORD, *(word.expression for word in how.key.words())]
     words += [sql.SQL(f"rows.c{number}") for number in range(word_count(how.columns))]
     places = _places(shape)
@@ -87,7 +98,7 @@ def take_sketch(cursor: Cursor, table: Table, how: Layout, shape: Shape) -> Sket
             for number, place in enumerate(places)
         ),
         sql.SQL(", ").join(combined.format(word) + sql.SQL(f" AS w{number}") for number, word in enumerate(words)),
-        rows_with_words(table, how),
+        rows_with_words(table, how, blocks),
         sql.SQL("GROUPING SETS (({}), ({}), ({}))").format(*places),
     )
     sent = " || ".join(
@@ -127,7 +138,7 @@ def _received(shape: Shape, content: bytes) -> Iterator[tuple[int, bytes]]:
         yield place, cell
 
 
-def rows_with_words(table: Table, how: Layout) -> sql.Composed:
+def rows_with_words(table: Table, how: Layout, blocks: Blocks = WHOLE) -> sql.Composed:
     """Return a query of a table's rows: their hash ``h``, what the key's words need, and the columns' words.
 
     The hash is made of those of the columns, so that each value is hashed once. OFFSET keeps the planner from
@@ -136,7 +147,7 @@ def rows_with_words(table: Table, how: Layout) -> sql.Composed:
     parts = [group_hash(table, group) for group in how.columns]
     keys = how.key.given()
     inside = [_rest_hash(table, how), *parts] if parts else [row_hashes(table)[0]]
-    inner = sql.SQL("SELECT {} FROM ONLY {} AS t OFFSET '0'::bigint").format(
+    inner = sql.SQL("SELECT {} FROM ONLY {} AS t{} OFFSET '0'::bigint").format(
         sql.SQL(", ").join(
             [
                 *(expression + sql.SQL(f" AS g{number}") for number, expression in enumerate(inside)),
@@ -144,6 +155,7 @@ def rows_with_words(table: Table, how: Layout) -> sql.Composed:
             ]
         ),
         sql.SQL(table.name),
+        blocks.where,
     )
     if not parts:
         return sql.SQL("SELECT * FROM ({}) AS r(h{})").format(

@@ -10,6 +10,7 @@ from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof import rowlist, sketch
 from pytest_iopbackup.proof.columns import PER_WORD, column_word, group_hash, word_count
 from pytest_iopbackup.proof.keyform import PIECE
+from pytest_iopbackup.proof.readers import Shared
 from pytest_iopbackup.proof.rowhash import hashed
 from pytest_iopbackup.proof.rowlist import RowList
 from pytest_iopbackup.proof.rowset import RowSet, Table, digest, row_hashes, row_set, sums
@@ -37,9 +38,10 @@ class Taken:
     content: Content
 
 
-def take(cursor: Cursor, table: Table, size: int) -> Taken:
+def take(cursor: Cursor, table: Table, size: int, shared: Shared | None) -> Taken:
     """Read a table of ``size`` bytes: once if it is small, otherwise once for the digest and once for the rest.
 
+    ``shared`` is for others that may help with the rest.
     Raises ProofError if what is kept has not as many rows.
     """
     how = layout(table, 0)
@@ -50,13 +52,13 @@ def take(cursor: Cursor, table: Table, size: int) -> Taken:
     else:
         rows = digest(cursor, table)
         how = layout(table, rows.rows)
-    return _whole(Taken(rows=rows, layout=how, content=take_as(cursor, table, how)))
+    return _whole(Taken(rows=rows, layout=how, content=take_as(cursor, table, how, shared)))
 
 
-def take_as(cursor: Cursor, table: Table, how: Layout) -> Content:
+def take_as(cursor: Cursor, table: Table, how: Layout, shared: Shared | None = None) -> Content:
     """Read a table once, as another was; of one that has to be listed and has too many rows, ``MOST`` and one more."""
     if how.shape is not None:
-        return take_sketch(cursor, table, how, how.shape)
+        return take_sketch(cursor, table, how, how.shape, shared)
     every, names = _hashes(table, how)
     query = sql.SQL("SELECT {} FROM (SELECT * FROM ({}) AS every LIMIT {}) AS rows{}").format(
         _listed(how), every, sql.Literal(MOST + 1), names
