@@ -62,10 +62,8 @@ def row_hashes(table: Table) -> tuple[sql.Composable, sql.Composable]:
     return first, second
 
 
-def hashed(
-    table: Table, before: Sequence[sql.Composable] = (), bits: int = 128, where: sql.Composable = EVERY
-) -> sql.Composed:
-    """Return a query that gives, for each row of the table alone, its hashes ``h1`` and, of 128 bits, ``h2``.
+def hashed(table: Table, before: Sequence[sql.Composable] = (), where: sql.Composable = EVERY) -> sql.Composed:
+    """Return a query that gives, for each row of the table alone, its hashes ``h1`` and ``h2``.
 
     ``before`` are expressions over ``t`` that come as ``b0``, ``b1`` …, ``where`` a condition over it. OFFSET keeps the
     planner from merging the inner query with the outer one, which would make each value's text or binary form twice;
@@ -89,7 +87,7 @@ def hashed(
         ]
         named = [sql.SQL("{} AS b{}").format(item, sql.SQL(str(number))) for number, item in enumerate(before)]
         return sql.SQL("SELECT {} FROM ONLY {} AS t{}").format(
-            sql.SQL(", ").join([*named, *whole[: bits // 64]]), sql.SQL(table.name), where
+            sql.SQL(", ").join([*named, *whole]), sql.SQL(table.name), where
         )
     names = [sql.SQL("b{}").format(sql.SQL(str(number))) for number in range(len(before))]
     inside += [sql.SQL("{} AS {}").format(item, name) for item, name in zip(before, names, strict=True)]
@@ -98,7 +96,7 @@ def hashed(
         sql.SQL("{} AS h{}").format(
             _hash(chain, pairs, None if record is None else sql.SQL("t.r")), sql.SQL(str(chain))
         )
-        for chain in CHAINS[: bits // 64]
+        for chain in CHAINS
     ]
     return sql.SQL("SELECT {} FROM (SELECT {} FROM ONLY {} AS t{} OFFSET '0'::bigint) AS t").format(
         sql.SQL(", ").join([*(sql.SQL("t.") + name for name in names), *outer]),
