@@ -11,6 +11,7 @@ from proof_server import facts, server, words
 
 from clusters import Server
 from pytest_iopbackup.errors import ProofError
+from pytest_iopbackup.proof import buckets, localise
 from pytest_iopbackup.proof.capture import Capture, capture, load
 from pytest_iopbackup.proof.compare import Comparison, compare
 from pytest_iopbackup.proof.localise import differences_between
@@ -46,6 +47,8 @@ INSERT INTO by_content VALUES (repeat('wide ', 20), 1);
 CREATE TABLE "odd ""name"" %s" ("Key %s" integer PRIMARY KEY, "v %s" text);
 INSERT INTO "odd ""name"" %s" VALUES (1, 'x');
 CREATE TABLE nothing (id integer PRIMARY KEY);
+CREATE TABLE zeros (id integer PRIMARY KEY, v integer);
+INSERT INTO zeros SELECT n, 0 FROM generate_series(1, 20) AS n;
 CREATE TABLE few_by_text AS SELECT * FROM by_text WHERE id LIKE 'long%' OR length(id) < 7;
 ALTER TABLE few_by_text ADD PRIMARY KEY (id);
 CREATE TABLE few_by_uuid AS TABLE by_uuid LIMIT 1000;
@@ -374,6 +377,46 @@ def test_values_with_the_source_at_hand(
 
 def test_no_difference_with_the_source_at_hand(between: Callable[..., Named]) -> None:
     assert totals(between("by_int")) == (0, 0, 0)
+
+
+@pytest.fixture
+def tiers_used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note by which tier blocks are compared, on which side soever."""
+    used: list[str] = []
+    for tier in ("image_buckets", "block_buckets"):
+
+        def noted(*arguments: Any, tier: str = tier) -> Any:
+            used.append(f"{tier} of {arguments[2]}")
+            return getattr(buckets, tier)(*arguments)
+
+        monkeypatch.setattr(localise, tier, noted)
+    return used
+
+
+CHANGE = "UPDATE by_int SET a = 'x' WHERE id = 5"
+
+
+def test_the_fast_tier_finds_the_blocks_and_the_portable_one_has_the_say(
+    between: Callable[..., Named], tiers_used: list[str]
+) -> None:
+    assert totals(between("by_int", CHANGE)) == (0, 0, 1)
+    assert tiers_used == ["image_buckets of 4"] * 2 + ["block_buckets of 1"] * 2
+
+
+def test_without_the_fast_tier_on_both_sides_the_portable_one_does_all(
+    between: Callable[..., Named], tiers_used: list[str], source: psycopg.Connection[Any]
+) -> None:
+    source.execute("SET default_transaction_read_only = on")
+    try:
+        assert totals(between("by_int", CHANGE)) == (0, 0, 1)
+    finally:
+        source.execute("RESET default_transaction_read_only")
+    assert tiers_used == ["block_buckets of 4"] * 2 + ["block_buckets of 1"] * 2
+
+
+def test_the_same_bytes_of_another_type_are_another_value(between: Callable[..., Named], tiers_used: list[str]) -> None:
+    assert totals(between("zeros", "ALTER TABLE zeros ALTER v TYPE real USING 0")) == (0, 0, 20)
+    assert "image_buckets of 4" not in tiers_used
 
 
 def test_redacted_with_the_source_at_hand(between: Callable[..., Named]) -> None:

@@ -230,7 +230,7 @@ def opened(cursor: Cursor) -> Iterator[Callable[[Table], tuple[int, RowSet]]]:
 def many(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
     """A connection in a transaction, and eight tables, in a server on which two read even the smallest database."""
     monkeypatch.setattr(reading_all, "WORTH", 0)
-    monkeypatch.setattr(reading_all, "_processors", lambda: 3)
+    monkeypatch.setattr(reading_all, "processors", lambda: 3)
     with server.connect() as writer:
         for number in range(8):
             writer.execute(f"CREATE TABLE t{number} AS SELECT n FROM generate_series(1, {10**number % 5003}) AS n")

@@ -14,8 +14,11 @@ from pytest_iopbackup.proof.columns import group_hash
 from pytest_iopbackup.proof.keyform import key_text
 from pytest_iopbackup.proof.rowhash import hashed
 from pytest_iopbackup.proof.rowset import Table, row_hashes
+from pytest_iopbackup.proof.tiers import IMAGE_HASHES, images
 
 _SUMS = "ARRAY[pg_catalog.count(*), pg_catalog.sum(rows.h1), pg_catalog.sum(rows.h2)]::pg_catalog.numeric[]"
+
+_PER_FIRST = "SELECT b.first, (SELECT {} FROM ({{}}) AS rows) FROM pg_catalog.unnest({{}}::bigint[]) AS b(first)"
 
 
 def _blocks(width: int) -> sql.SQL:
@@ -28,9 +31,15 @@ def _blocks(width: int) -> sql.SQL:
 
 def block_buckets(table: Table, firsts: Sequence[int], width: int) -> sql.Composed:
     """Return a query of one digest for each ``width`` blocks from one of ``firsts`` on."""
-    return sql.SQL(
-        f"SELECT b.first, (SELECT {_SUMS} FROM ({{}}) AS rows) FROM pg_catalog.unnest({{}}::bigint[]) AS b(first)"
-    ).format(hashed(table, where=_blocks(width)), sql.Literal(list(firsts)))
+    return sql.SQL(_PER_FIRST.format(_SUMS)).format(hashed(table, where=_blocks(width)), sql.Literal(list(firsts)))
+
+
+def image_buckets(table: Table, firsts: Sequence[int], width: int) -> sql.Composed:
+    """Return the same for the fast tier: of the rows as the server holds them."""
+    first, second = IMAGE_HASHES
+    sums = f"ARRAY[pg_catalog.count(*), pg_catalog.sum({first}), pg_catalog.sum({second})]::pg_catalog.numeric[]"
+    rows = images(table.name, _blocks(width))
+    return sql.SQL(_PER_FIRST.format(sums)).format(rows, sql.Literal(list(firsts)))
 
 
 def rows_of_blocks(table: Table, key: tuple[str, ...], blocks: Sequence[int]) -> sql.Composed:

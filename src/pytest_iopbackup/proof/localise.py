@@ -1,7 +1,8 @@
 """The rows that differ between two databases that are both at hand, from buckets down to rows, columns and values.
 
 A physical copy keeps rows where they were. So the first buckets are ranges of blocks: one scan of each side, both at
-once, gives a digest for each; of those that differ the blocks are compared, and of these the rows. Where most buckets
+once, gives a digest for each, by the fast tier if both sides have it: rows of one image are equal. Of those that differ
+the blocks are compared, and of these the rows, by the portable tier. Where most buckets
 differ the tables are no physical copies of each other; then rows are put into buckets by a hash of their key, or of
 their whole content if there is no key.
 """
@@ -12,6 +13,7 @@ import json
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,6 +24,7 @@ from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.buckets import (
     block_buckets,
     content_buckets,
+    image_buckets,
     rows_of_blocks,
     rows_of_content,
 )
@@ -32,13 +35,14 @@ from pytest_iopbackup.proof.readers import Shared, processors, share
 from pytest_iopbackup.proof.redact import hidden
 from pytest_iopbackup.proof.rowset import Table, user_tables
 from pytest_iopbackup.proof.session import Connection, Cursor, reading
+from pytest_iopbackup.proof.tiers import fast, meaning
 from pytest_iopbackup.proven import Differing
 
 T = TypeVar("T")
 Buckets = dict[int, tuple[int, int, int]]
 """Of each bucket that has rows: how many, and the sums of their two hashes."""
 
-WIDTH = 16
+WIDTH = 4
 """Blocks in a bucket, at least."""
 
 MOST = 20_000
@@ -62,11 +66,17 @@ class _Side:
     table: Table
     shared: Shared | None
 
-    def blocks(self, firsts: Sequence[int], width: int) -> Buckets:
-        """Return the digests of so many blocks from each of ``firsts`` on, by half of the processors."""
+    def blocks(self, firsts: Sequence[int], width: int, *, images: bool = False) -> Buckets:
+        """Return the digests of so many blocks from each of ``firsts`` on, by half of the processors.
+
+        Of ``images``, if this side's connection has the fast tier's functions.
+        """
 
         def ask(cursor: Cursor, part: Sequence[int]) -> Buckets:
-            return _buckets(cursor, block_buckets(self.table, part, width))
+            if not images:
+                return _buckets(cursor, block_buckets(self.table, part, width))
+            with nullcontext() if cursor is self.cursor else fast(cursor):
+                return _buckets(cursor, image_buckets(self.table, part, width))
 
         count = processors() // 2 if self.shared is not None and len(firsts) > MANY else 1
         if self.shared is None or count < 2:
@@ -106,7 +116,11 @@ def differences_between(source: Connection, restored: Connection, name: str, *, 
     such table.
     """
     idle = [connection.info.transaction_status == TransactionStatus.IDLE for connection in (source, restored)]
-    with reading(source) as there, reading(restored) as here, ThreadPoolExecutor(2) as pool:
+    with (
+        reading(source, writable=True) as there,
+        reading(restored, writable=True) as here,
+        ThreadPoolExecutor(2) as pool,
+    ):
         shared = [share(side) if own else None for side, own in zip((source, restored), idle, strict=True)]
         sides = (_side(there, name, "source", shared[0]), _side(here, name, "restored database", shared[1]))
         pair = _Pair(sides, pool)
@@ -136,7 +150,10 @@ def _by_blocks(pair: _Pair) -> Difference | None:
     """Compare ranges of blocks, then blocks, then rows; None where so much differs that it is no physical copy."""
     blocks = max(pair.ask(lambda side: count_blocks(side.cursor, side.table)[0]))
     width = max(WIDTH, blocks // MOST)
-    firsts, every = pair.unequal(lambda side: side.blocks(range(0, blocks, width), width))
+    with fast(pair.sides[0].cursor) as there, fast(pair.sides[1].cursor) as here:
+        alike = there is not None and here is not None and there.made_with == here.made_with
+        images = alike and len({meaning(side.table) for side in pair.sides}) == 1
+        firsts, every = pair.unequal(lambda side: side.blocks(range(0, blocks, width), width, images=images))
     if len(firsts) > max(FEW, every // 2):
         return None
     suspects = [block for first in firsts for block in range(first, first + width)]

@@ -23,8 +23,8 @@ from hashlib import sha256
 import psycopg
 from psycopg import sql
 
-from pytest_iopbackup.proof.rowhash import hashed
-from pytest_iopbackup.proof.rowset import RowSet, digest, method, to_digest
+from pytest_iopbackup.proof.rowhash import EVERY
+from pytest_iopbackup.proof.rowset import RowSet, digest, method, summed, to_digest
 from pytest_iopbackup.proof.session import Cursor, value
 from pytest_iopbackup.proof.tables import Table
 from pytest_iopbackup.proven import FAST, PORTABLE
@@ -41,7 +41,8 @@ ALGORITHM = "sum128(row image)"
 HEADER = 19
 """Bytes of a row's header that are no content: type modifier, type, ctid, infomasks, offset (``htup_details.h``)."""
 
-SEEDS = (0x1B873593, 0x2545F491)
+IMAGE_HASHES = ("pg_temp.iop_hash(image, 461845907)", "pg_temp.iop_hash(image, 625341585)")
+"""A row's two hashes, over what :func:`images` gives."""
 
 TRIAL = """
 CREATE TEMPORARY TABLE iop_trial (a integer, b text, c bytea, d numeric) ON COMMIT DROP;
@@ -93,14 +94,13 @@ class Fast:
 
     def digest(self, table: Table) -> str:
         """Return rows, what the portable tier would hash, and the sums of both hashes; the table is read once."""
-        first, second = (f"coalesce(pg_catalog.sum(pg_temp.iop_hash(image, {seed})), 0)" for seed in SEEDS)
+        first, second = (f"coalesce(pg_catalog.sum({hashed}), 0)" for hashed in IMAGE_HASHES)
         query = sql.SQL("SELECT pg_catalog.count(*), {}, {} FROM ({}) AS rows").format(
-            sql.SQL(first), sql.SQL(second), _images(table.name)
+            sql.SQL(first), sql.SQL(second), images(table.name)
         )
         row = self.cursor.execute(query).fetchone()
         assert row is not None  # an aggregate without GROUP BY gives one row
-        portable = sha256(hashed(table).as_string(self.cursor).encode()).hexdigest()[:16]
-        return f"{row[0]} {portable} {to_digest(int(row[1]), int(row[2]))}"
+        return f"{row[0]} {meaning(table)} {to_digest(int(row[1]), int(row[2]))}"
 
 
 @contextmanager
@@ -184,18 +184,23 @@ def _tried(cursor: Cursor) -> Fast | None:
 def _sees_everything(cursor: Cursor) -> bool:
     """Whether each of the functions' hashes tells apart what differs, byte by byte, and only that."""
     cursor.execute(TRIAL)
-    first, second = (f"pg_temp.iop_hash(image, {seed})" for seed in SEEDS)
+    first, second = IMAGE_HASHES
     cursor.execute(
         sql.SQL(
             "SELECT pg_catalog.count(*), pg_catalog.count(DISTINCT {0}), pg_catalog.count(DISTINCT {1}), "
             "pg_catalog.count(DISTINCT ({0}, {1})) FROM ({2}) AS rows"
-        ).format(sql.SQL(first), sql.SQL(second), _images("pg_temp.iop_trial"))
+        ).format(sql.SQL(first), sql.SQL(second), images("pg_temp.iop_trial"))
     )
     return cursor.fetchone() == (2 * DIFFERENT, DIFFERENT, DIFFERENT, DIFFERENT)
 
 
-def _images(name: str) -> sql.Composed:
+def meaning(table: Table) -> str:
+    """Return what the portable tier would hash, in brief: only where that is the same do images say the same."""
+    return sha256(summed(table)).hexdigest()[:16]
+
+
+def images(name: str, where: sql.Composable = EVERY) -> sql.Composed:
     """Return a query that gives each row's image once, in parallel workers, too; see :func:`rowhash.hashed`."""
-    return sql.SQL("SELECT pg_temp.iop_image(t.*, {}) AS image FROM ONLY {} AS t OFFSET '0'::bigint").format(
-        sql.Literal(HEADER + 1), sql.SQL(name)
+    return sql.SQL("SELECT pg_temp.iop_image(t.*, {}) AS image FROM ONLY {} AS t{} OFFSET '0'::bigint").format(
+        sql.Literal(HEADER + 1), sql.SQL(name), where
     )
