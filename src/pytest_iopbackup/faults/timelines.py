@@ -71,8 +71,12 @@ class TimelineForeignSegment(Fault):
         copy.restore([], timeout=site.limits.restore)
         host, data = copy.host(Service.DATABASE), copy.places.data
         options = f"-c listen_addresses='' -c fsync=off -c unix_socket_directories={copy.directory / 'sock'}"
+        prepared = site.sql("SHOW max_prepared_transactions")[0][0]  # no fewer, or recovery refuses
+        options += f" -c max_prepared_transactions={prepared}"
         start = ["pg_ctl", "start", "-w", "-D", str(data), "-l", str(data / "log.txt"), "-o", options]
-        host.run(start, timeout=site.limits.start)
+        if host.run(start, timeout=site.limits.start, check=False).exit_code:
+            log = host.run(["tail", "-n", "5", str(data / "log.txt")], timeout=site.limits.command).stdout
+            raise ProofError(f"the copy does not start: {log}")
         switch = ["psql", "-qXAt", "-c", "SELECT pg_switch_wal() WHERE NOT pg_is_in_recovery()"]
 
         def switched() -> bool:
