@@ -108,8 +108,8 @@ def test_without_locks_that_conflict_marks_are_not_exact(iop_stack: Drill, monke
     monkeypatch.setattr(locks, "MODE", sql.SQL("ACCESS SHARE"))
     with iop_stack.connect() as other:
         slow_down(monkeypatch, lambda: await_commit(other))
-        facts = iop_stack.write(300, 4, marks=1)
-    assert len(inexact(iop_stack, facts.marks)) == 1
+        facts = iop_stack.write(600, 4, marks=2)
+    assert len(inexact(iop_stack, facts.marks)) == 2
 
 
 def await_commit(connection: psycopg.Connection[Any]) -> None:

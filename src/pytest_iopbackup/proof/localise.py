@@ -112,8 +112,9 @@ def differences_between(source: Connection, restored: Connection, name: str, *, 
     """Compare one table of two databases; ``name`` is ``schema.table``.
 
     To compare with a snapshot of the source, import it on ``source`` (REPEATABLE READ) first; idle connections each
-    take one of their own. ``redact`` hides keys and values. Raises ProofError where a side cannot be read or has no
-    such table.
+    take one of their own. On a side that is a superuser's and no standby, temporary functions are made and rolled back;
+    elsewhere nothing is written. ``redact`` hides keys and values. Raises ProofError where a side cannot be read or has
+    no such table.
     """
     idle = [connection.info.transaction_status == TransactionStatus.IDLE for connection in (source, restored)]
     with (

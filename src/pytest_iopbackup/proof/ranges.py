@@ -1,6 +1,6 @@
 """One table, read in ranges of blocks by several connections in one snapshot: for queries without a parallel plan.
 
-PostgreSQL has none for grouping sets, nor for TID range scans before release 19.
+PostgreSQL has none for grouping sets, nor, up to release 18, for TID range scans.
 """
 
 from __future__ import annotations
@@ -58,8 +58,10 @@ def in_ranges(cursor: Cursor, table: Table, shared: Shared | None, ask: Callable
 
     By ``cursor`` alone where the table is small or there is no snapshot to share.
     """
+    if shared is None or processors() == 1:
+        return [ask(cursor, WHOLE)]
     blocks, block = count_blocks(cursor, table)
-    if shared is None or blocks * block < WORTH or processors() == 1:
+    if blocks * block < WORTH:
         return [ask(cursor, WHOLE)]
     return spread(cursor, shared, ranges(blocks, processors()), ask)
 

@@ -81,15 +81,14 @@ class Readers:
     @property
     def worth(self) -> bool:
         """Whether there is enough to read for anything to be prepared."""
-        return self._whole >= WORTH
-
-    @property
-    def _whole(self) -> int:
-        return sum(size.whole for size in self.sizes.values())
+        return sum(size.whole for size in self.sizes.values()) >= WORTH
 
     def shared_for(self, table: Table) -> Shared | None:
         """Return the snapshot if one table alone is worth more connections: the others would have nothing to do."""
-        return self.shared if self.sizes[table.name].whole * processors() >= self._whole else None
+        mine = self.sizes[table.name].whole
+        if mine < WORTH:  # first: there may be thousands of those
+            return None
+        return self.shared if mine * processors() >= sum(size.whole for size in self.sizes.values()) else None
 
     def read(self, opened: Opened[T], done: Callable[[Table], None] = lambda _: None) -> dict[str, T]:
         """Read all tables, each once; ``done`` is called after each, by one thread at a time.

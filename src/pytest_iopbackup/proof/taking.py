@@ -41,8 +41,7 @@ class Taken:
 def take(cursor: Cursor, table: Table, size: int, shared: Shared | None) -> Taken:
     """Read a table of ``size`` bytes: once if it is small, otherwise once for the digest and once for the rest.
 
-    ``shared`` is for others that may help with the rest.
-    Raises ProofError if what is kept has not as many rows.
+    ``shared`` is for others that may help with the rest. Raises ProofError if what is kept has not as many rows.
     """
     how = layout(table, 0)
     if size <= SMALL:
