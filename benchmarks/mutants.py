@@ -77,7 +77,7 @@ class Source:
         text = (directory / f"{module}.py").read_bytes()
         self.modules[module] = tree = ast.parse(text)
         self.starts[module] = [0, *itertools.accumulate(map(len, text.splitlines(keepends=True)))]
-        for node in tree.body:
+        for node in ast.walk(tree):
             named = [node.module] if isinstance(node, ast.ImportFrom) else []
             named += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for other in named:
@@ -86,10 +86,11 @@ class Source:
 
     def _names(self, module: str, tree: ast.Module) -> Iterator[tuple[str, Place]]:
         """Yield what names mean in a module: functions, here or imported."""
-        for node in tree.body:
+        for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module in self.modules:
                 yield from ((alias.asname or alias.name, (node.module, alias.name)) for alias in node.names)
-            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 self._functions[module, node.name] = node
                 yield node.name, (module, node.name)
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

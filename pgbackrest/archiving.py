@@ -13,9 +13,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from helps import options
 from probes import Findings, Problem, ask, broken, limit, once, period, query, said, some
 from repository import format_lsn
-from snapshot import Snapshot, files, look, options, take
+from snapshot import Snapshot, files, look, take
 from wal import SEGMENT, parse_record
 
 ARCHIVER = """

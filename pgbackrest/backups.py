@@ -18,6 +18,8 @@ from snapshot import Snapshot, look
 from workers import expected_frequency, first_backup_is_due
 
 CLOCKS = 60  # seconds by which clocks of two hosts may differ
+AGAIN = 60  # seconds after which what has not changed is read again
+SETTLED = 2  # seconds after which a file that is written again has another time, which is told in whole ones
 MANIFESTS = ("backup.manifest", "backup.manifest.copy")
 
 
@@ -39,8 +41,10 @@ def judge(snapshot: Snapshot) -> Findings:
     """Judge one repository's."""
     mine = snapshot.present
     yield from judge_files(snapshot.backups, snapshot.files)
+    memory = Memory(f"copies-{snapshot.key}")
     for part, files in (("archive", snapshot.archive), ("backup", snapshot.files)):
-        yield from judge_copy(part, files, snapshot.options)
+        yield from judge_copy(part, files, snapshot.options, memory)
+    memory.save()
     yield from judge_references(snapshot.backups)
     yield from judge_times(snapshot.backups)
     if not mine:
@@ -136,15 +140,23 @@ def judge_files(entries: Iterable[Mapping[str, Any]], files: Mapping[str, Mappin
             yield Problem("critical", seen, "put them back, or take a full backup; pgbackrest verify names them")
 
 
-def judge_copy(part: str, files: Mapping[str, Mapping[str, Any]], options: Iterable[str]) -> Findings:
+def judge_copy(
+    part: str, files: Mapping[str, Mapping[str, Any]], options: Iterable[str], memory: dict[str, Any]
+) -> Findings:
     """Judge whether a file that says what there is has a copy just like it: pgBackRest falls back to the copy unseen.
 
-    They are written one after the other, so that they may differ for a moment.
+    They are written one after the other, so that they may differ for a moment. Both are read again when one of them has
+    changed, and after a minute all the same; ``memory`` has those that were equal.
     """
     names = (f"{part}.info", f"{part}.info.copy")
     lost = [name for name in names if not files.get(name, {}).get("size")]
     if lost:
         yield Problem("warning", f"{some(lost)} is missing or empty", "copy the other one in its place")
+        return
+    begun, seen = time.time(), [[files[name]["size"], files[name]["time"]] for name in names]
+    known = memory.pop(part, {})
+    if known.get("equal") == seen and 0 <= begun - known["at"] < AGAIN:
+        memory[part] = known
         return
     for _ in range(3):
         try:
@@ -153,6 +165,8 @@ def judge_copy(part: str, files: Mapping[str, Mapping[str, Any]], options: Itera
             yield Problem("warning", refused.message, "copy the other one in its place")
             return
         if first == second:
+            if max(when for _, when in seen) < begun - SETTLED:
+                memory[part] = {"equal": seen, "at": begun}
             return
         time.sleep(0.5)
     hint = "one is damaged (the checksum inside tells which): copy the other one in its place, as the next backup will"

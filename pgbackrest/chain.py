@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checksums import verify
+from helps import options
 from memory import Memory
 from probes import STANZA, Findings, Problem, query, some
 from repository import Refused, fetch, format_lsn, parse_lsn
-from snapshot import Snapshot, look, options, take
+from snapshot import Snapshot, look, take
 from timelines import histories, judge_histories, judge_own
 from wal import SEGMENT
 

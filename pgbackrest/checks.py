@@ -16,10 +16,11 @@ from typing import Any
 from archiving import archiver, wal_archiving
 from backups import CLOCKS, backups
 from chain import wal_chain
+from helps import is_local, options
 from memory import STATE, Memory
 from probes import STANZA, Findings, Problem, ask, broken, query, said, some, stanza_in
 from settings import configuration
-from snapshot import Snapshot, first_info, is_local, look, options
+from snapshot import Snapshot, first_info, look
 from space import space
 from verification import verify
 from workers import workers

@@ -30,13 +30,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
-import verification
-import workers
-from checks import CHECKS, judge_info
 from memory import STATE, write
 from probes import LIMITS, PERIODS, STANZA, Findings, Problem, ask, kill_all, limit, period, said, stanza_in, stop
-from settings import note_options
-from snapshot import judge_shape
+
+# What only some of the commands need is imported by them: a container's health check runs every few seconds.
 
 EXIT_CODES = {"ok": 0, "warning": 1, "unknown": 3, "critical": 2}  # the worst last: not to know is worse than a warning
 SEVERITY = list(EXIT_CODES).index
@@ -113,6 +110,9 @@ def save(results: Iterable[Result], status: str, started: str) -> None:
 
 def carry_out_all() -> list[Result]:
     """Run all checks at the same time. One that does not end in time is left behind: perhaps nothing can end it."""
+    from checks import CHECKS  # noqa: PLC0415
+    from workers import cycle_limit  # noqa: PLC0415
+
     results: dict[Callable[[], Findings], Result] = {}
     threads = {
         check: threading.Thread(target=lambda check=check: results.update({check: carry_out(check)}), daemon=True)
@@ -120,7 +120,7 @@ def carry_out_all() -> list[Result]:
     }
     for thread in threads.values():
         thread.start()
-    most = workers.cycle_limit() - limit("IOP_PROBE_TIMEOUT")
+    most = cycle_limit() - limit("IOP_PROBE_TIMEOUT")
     begun = time.monotonic()
     for thread in threads.values():
         thread.join(max(0, begun + most - time.monotonic()))
@@ -145,6 +145,10 @@ def check() -> int:
 
 def backups(*, note: bool) -> int:
     """List the backups that a differential one can build on: of this cluster, in the first repository."""
+    from checks import judge_info  # noqa: PLC0415
+    from settings import note_options  # noqa: PLC0415
+    from snapshot import judge_shape  # noqa: PLC0415
+
     if note:
         note_options()
     answer = ask("pgbackrest", "info", "--output=json")
@@ -164,7 +168,9 @@ def backups(*, note: bool) -> int:
 
 def worker(name: str) -> int:
     """Judge a worker."""
-    found = workers.judge(name)
+    from workers import judge  # noqa: PLC0415
+
+    found = judge(name)
     sys.stdout.write(f"worker {name}: {found or 'ok'}\n")
     return 1 if found else 0
 
@@ -186,7 +192,9 @@ def main() -> int:
         for name in PERIODS:
             period(name)
         if arguments.command == "verify":
-            return verification.run(arguments.starter)
+            from verification import run  # noqa: PLC0415
+
+            return run(arguments.starter)
         if arguments.command == "worker":
             return worker(arguments.name)
         return check() if arguments.command == "check" else backups(note=arguments.note)

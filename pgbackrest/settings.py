@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from helps import COMMANDS, HELPS, options_of
 from memory import STATE, write
 from postgres import PENDING, judge_files, server_facts
 from probes import STANZA, Findings, Problem, broken, period, query, said, some
-from snapshot import COMMANDS, HELPS, look, options_of
+from snapshot import look
 
 OWN_EXIT_CODE = re.compile(
     r"""\s*(?:(?:exec|env|nice|ionice|timeout)\s+(?:-\S+\s+|[\d.]+[smh]?\s+)*|\w+=(?:"[^"]*"|'[^']*'|\S)*\s+)*"""

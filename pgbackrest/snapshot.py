@@ -6,14 +6,11 @@ import itertools
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from probes import STANZA, Problem, ask, once, options_in, said, stanza_in
+from probes import STANZA, Problem, ask, once, said, stanza_in
 from repository import Refused, listing
 
-COMMANDS = ("archive-push", "backup", "expire", "restore")
-"""Those whose options are judged."""
 SHAPE = {
     "repo": ("key", "status.code", "status.message"),
     "db": ("id", "repo-key", "system-id", "version"),
@@ -129,28 +126,3 @@ def labels(stanza: Mapping[str, Any]) -> list[str]:
 def look() -> list[Snapshot]:
     """Look once, for all who ask."""
     return take(first_info)
-
-
-HELPS = {command: once(partial(ask, "pgbackrest", "help", command)) for command in COMMANDS}
-"""What pgBackRest says of the options of each command: each has a section of its own."""
-
-
-def options_of(command: str) -> dict[str, str]:
-    """Return pgBackRest's options, as that command finds them."""
-    return options_in(HELPS[command]().stdout)
-
-
-@once
-def options() -> dict[str, str]:
-    """Return pgBackRest's options, as its commands backup and archive-push find them."""
-    return {**options_of("archive-push"), **options_of("backup")}
-
-
-def is_local() -> bool:
-    """Whether there is one repository, and it is a directory of this host."""
-    found = options()
-    return (
-        found.get("repo-type", "posix") in {"posix", "cifs"}
-        and found.get("repo-path") != "<multi>"
-        and "repo-host" not in found
-    )

@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from helps import is_local, options
 from memory import STATE, Memory
 from postgres import judge_slots, server_facts
 from probes import Findings, Problem, ask, broken, limit
-from snapshot import is_local, options
 
 SAMPLES = 120  # kept of each file system
 REACH = 8  # growth is taken to go on for so many times as long as it was seen

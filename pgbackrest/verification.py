@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from helps import help_of
 from memory import STATE, Memory
 from probes import STANZA, Findings, Problem, ask, kill, limit, running, said, some, spawn
 from snapshot import ask_info, labels, look
@@ -157,7 +158,7 @@ def every_set(stanza: dict[str, Any], starter: int) -> list[Problem] | None:
     that it refers to is damaged, but not if they are asked for it by ``--set``.
     """
     several = len(stanza["repo"]) > 1
-    sets = "--set " in ask("pgbackrest", "help", "verify").stdout
+    sets = "--set " in help_of("verify").stdout
     problems: list[Problem] = []
     for repo in stanza["repo"]:
         options = [f"--repo={repo['key']}"] if several else []

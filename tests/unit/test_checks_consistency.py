@@ -51,7 +51,7 @@ def copies(monkeypatch: pytest.MonkeyPatch, *contents: bytes) -> list[tuple[str,
     read = iter(contents)
     monkeypatch.setattr(backups, "fetch", lambda *_: next(read))
     monkeypatch.setattr(backups.time, "sleep", lambda _: None)
-    return told(backups.judge_copy("backup", FILES, ()))
+    return told(backups.judge_copy("backup", FILES, (), {}))
 
 
 def test_a_file_and_its_copy_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_a_file_and_its_copy_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("entry", [None, {"type": "file", "size": 0}])
 def test_neither_is_missing_or_empty(part: str, lost: str, entry: dict[str, Any] | None) -> None:
     files = {f"{part}.info": FILES["backup.info"], f"{part}.info.copy": FILES["backup.info"], f"{part}{lost}": entry}
-    found = told(backups.judge_copy(part, {name: entry for name, entry in files.items() if entry}, ()))
+    found = told(backups.judge_copy(part, {name: entry for name, entry in files.items() if entry}, (), {}))
     assert found == [("warning", f"{part}{lost} is missing or empty")]
 
 
@@ -74,8 +74,54 @@ def test_one_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         raise repository.Refused("backup/iop/backup.info in the repository cannot be read: [041]", "see it")
 
     monkeypatch.setattr(backups, "fetch", refuse)
-    ((status, seen),) = told(backups.judge_copy("backup", FILES, ()))
+    ((status, seen),) = told(backups.judge_copy("backup", FILES, (), {}))
     assert (status, "[041]" in seen) == ("warning", True)
+
+
+def test_what_was_equal_is_read_again_only_when_it_has_changed_or_after_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, read = 1000.0, 0
+    remembered: dict[str, Any] = {}
+    monkeypatch.setattr(backups.time, "time", lambda: now)
+
+    def fetch(*_: Any) -> bytes:
+        nonlocal read
+        read += 1
+        return b"equal"
+
+    def reads(**changed: int) -> int:
+        before = read
+        files = {name: {**entry, "time": 990, **changed} for name, entry in FILES.items()}
+        assert told(backups.judge_copy("backup", files, (), remembered)) == []
+        return read - before
+
+    monkeypatch.setattr(backups, "fetch", fetch)
+    assert reads() == 2
+    assert reads() == 0
+    assert reads(size=8) == 2
+    assert reads() == 2
+    assert reads(time=998) == 2
+    assert reads(time=998) == 2  # written in this second or the one before: the next write may have the same time
+    assert reads() == 2
+    now += 59
+    assert reads() == 0
+    now += 1
+    assert reads() == 2
+    now -= 100  # a clock that was set back
+    assert reads() == 2
+
+
+def test_what_differs_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered: dict[str, Any] = {}
+    contents = iter([b"a", b"a", *[b"a", b"b"] * 3, b"a", b"b", b"b", b"b"])
+    monkeypatch.setattr(backups, "fetch", lambda *_: next(contents))
+    monkeypatch.setattr(backups.time, "sleep", lambda _: None)
+    assert told(backups.judge_copy("backup", FILES, (), remembered)) == []
+    changed = {name: {**entry, "size": 8} for name, entry in FILES.items()}
+    assert told(backups.judge_copy("backup", changed, (), remembered)) != []
+    assert remembered == {}
+    assert told(backups.judge_copy("backup", changed, (), remembered)) == []
 
 
 @pytest.mark.parametrize(

@@ -483,7 +483,7 @@ def test_a_check_that_never_ends_is_left_behind(monkeypatch: pytest.MonkeyPatch)
     def quick() -> Iterator[Any]:
         yield "fine"
 
-    monkeypatch.setattr(health, "CHECKS", (hanging, quick))
+    monkeypatch.setattr(checks, "CHECKS", (hanging, quick))
     monkeypatch.setenv("IOP_ARCHIVE_CHECK_TIMEOUT", "1")
     monkeypatch.setenv("IOP_PROBE_TIMEOUT", "1")
     started = time.monotonic()

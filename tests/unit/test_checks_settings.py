@@ -11,6 +11,7 @@ import pytest
 from scripts import load
 
 postgres, probes, settings, snapshot = load("postgres"), load("probes"), load("settings"), load("snapshot")
+helps = load("helps")
 
 
 def told(problems: Any) -> list[tuple[str, str]]:
@@ -58,7 +59,7 @@ ALIKE = {"repo-path": "/repo", "pg-path": "/data"}
 )
 def test_the_sections_of_all_commands_agree(command: str, change: dict[str, str | None], words: str | None) -> None:
     changed = {name: value for name, value in {**ALIKE, **change}.items() if value is not None}
-    problems = told(settings.judge_sections({**dict.fromkeys(snapshot.COMMANDS, ALIKE), command: changed}))
+    problems = told(settings.judge_sections({**dict.fromkeys(helps.COMMANDS, ALIKE), command: changed}))
     assert [status for status, _ in problems] == (["critical"] if words else [])
     assert all(words in seen for _, seen in problems if words)
 
