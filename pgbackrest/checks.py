@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from archiving import archiver, wal_archiving
 from backups import CLOCKS, backups
 from chain import wal_chain
 from helps import is_local, options
 from memory import STATE, Memory
-from probes import STANZA, Findings, Problem, ask, broken, query, said, some, stanza_in
+from probes import STANZA, Findings, ask, broken, query, said, some, stanza_in
 from settings import configuration
-from snapshot import Snapshot, first_info, look
+from snapshot import Snapshot, first_info, judge_info, look
 from space import space
 from verification import verify
 from workers import workers
@@ -93,16 +92,6 @@ def judge_identity(snapshot: Snapshot, memory: Memory) -> Findings:
     if not missing:  # nothing is learnt from another repository
         known.update({entry["label"]: entry["timestamp"]["stop"] for entry in snapshot.backups})
         memory.save()
-
-
-def judge_info(repos: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
-    """Judge the repositories' status by ``info``'s own numbers: 0 ok; 2, no backup yet, is for the check of those."""
-    for repo in repos:
-        code = repo["status"]["code"]
-        seen, *hints = (" ".join(part.split()) for part in repo["status"]["message"].split("HINT:"))
-        if code not in {0, 2}:
-            hint = " ".join(hints) or "is the volume mounted? has stanza-create been run?"
-            yield Problem("critical", f"repo{repo['key']}: {seen} (status {code})", hint)
 
 
 def postgresql() -> Findings:

@@ -145,11 +145,11 @@ def check() -> int:
 
 def backups(*, note: bool) -> int:
     """List the backups that a differential one can build on: of this cluster, in the first repository."""
-    from checks import judge_info  # noqa: PLC0415
-    from settings import note_options  # noqa: PLC0415
-    from snapshot import judge_shape  # noqa: PLC0415
+    from snapshot import judge_info, judge_shape  # noqa: PLC0415
 
     if note:
+        from settings import note_options  # noqa: PLC0415
+
         note_options()
     answer = ask("pgbackrest", "info", "--output=json")
     stanza = stanza_in(answer.stdout, STANZA) if answer.returncode == 0 else {"repo": [], "db": [], "backup": []}

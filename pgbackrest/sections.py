@@ -13,8 +13,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from checks import judge_info
 from probes import STANZA, Problem, ask, query, said, stanza_in
+from snapshot import judge_info
 
 SERVICES = ("database", "pgbackrest", "pgbackrest_backup", "pgbackrest_check")
 STATE = Path(os.environ.get("IOP_STATE_PATH") or "/var/lib/iop-backup")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,16 @@ def ask_info(question: Callable[[], subprocess.CompletedProcess[str]] = info) ->
             seen = f"repo{repo['key']} cannot be read: {' '.join(repo['status']['message'].split())}"
             raise Problem("unknown", seen, "see the check named repository")
     return stanza
+
+
+def judge_info(repos: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
+    """Judge the repositories' status by ``info``'s own numbers: 0 ok; 2, no backup yet, is for the check of those."""
+    for repo in repos:
+        code = repo["status"]["code"]
+        seen, *hints = (" ".join(part.split()) for part in repo["status"]["message"].split("HINT:"))
+        if code not in {0, 2}:
+            hint = " ".join(hints) or "is the volume mounted? has stanza-create been run?"
+            yield Problem("critical", f"repo{repo['key']}: {seen} (status {code})", hint)
 
 
 def judge_shape(stanza: Mapping[str, Any]) -> None:

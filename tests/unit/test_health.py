@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scripts import SCRIPTS, load
 
 probes, checks, health = load("probes"), load("checks"), load("health")
-archiving, settings = load("archiving"), load("settings")
+archiving, settings, snapshot = load("archiving"), load("settings"), load("snapshot")
 Problem = probes.Problem
 
 
@@ -148,7 +148,7 @@ def test_options_that_are_set_are_read_from_help() -> None:
     ],
 )
 def test_info_is_judged(info: dict[str, Any], expected: list[tuple[str, str]]) -> None:
-    assert told(checks.judge_info(info["repo"])) == expected
+    assert told(snapshot.judge_info(info["repo"])) == expected
 
 
 ARCHIVER = {
