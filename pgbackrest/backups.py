@@ -131,8 +131,8 @@ def judge_files(entries: Iterable[Mapping[str, Any]], files: Mapping[str, Mappin
         if label not in files:
             yield Problem("critical", f"backup {label} is listed, but not there", "put it back, or take a full backup")
         elif MANIFESTS[0] in lost:
-            seen = f"backup {label} has no {MANIFESTS[0]}"
-            yield Problem("critical", seen, "put it back; pgBackRest would use the copy if it is there")
+            bare = f"backup {label} has no {MANIFESTS[0]}"
+            yield Problem("critical", bare, "put it back; pgBackRest would use the copy if it is there")
         elif lost:
             yield Problem("warning", f"backup {label} has no {some(lost)}", "put it back, or take a full backup")
         elif told is not None and sizes[label] != told:
