@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from psycopg import sql
 
@@ -103,11 +104,17 @@ def _whole(taken: Taken) -> Taken:
 
 def _digest_and_list(cursor: Cursor, table: Table, how: Layout) -> tuple[RowSet, RowList]:
     """Read a table once for both."""
-    query = sql.SQL("SELECT {}, {} FROM ({}) AS rows{}").format(sums("h", "h2"), _listed(how), *_hashes(table, how))
-    row = cursor.execute(query, binary=True).fetchone()
+    row = cursor.execute(_digest_and_list_query(table, how), binary=True).fetchone()
     assert row is not None  # an aggregate without GROUP BY gives one row
     count, first, second, content = row
     return row_set(table, count, first, second), RowList(how.widths, content or b"")
+
+
+@lru_cache(maxsize=1024)
+def _digest_and_list_query(table: Table, how: Layout) -> bytes:
+    """Return the query, once: to write it takes longer than to run it on a small table, and marks read all of them."""
+    query = sql.SQL("SELECT {}, {} FROM ({}) AS rows{}").format(sums("h", "h2"), _listed(how), *_hashes(table, how))
+    return query.as_bytes(None)
 
 
 def _hashes(table: Table, how: Layout) -> tuple[sql.Composed, sql.Composable]:

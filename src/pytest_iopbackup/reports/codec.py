@@ -19,9 +19,9 @@ def _converter() -> Converter:
     return make_converter()
 
 
-def to_json(record: object) -> str:
-    """Return a record as indented JSON; times are ISO 8601 in UTC."""
-    return json.dumps(_converter().unstructure(record), indent=2, ensure_ascii=False) + "\n"
+def to_json(record: object, *, indent: int | None = None) -> str:
+    """Return a record as JSON, for people with ``indent`` spaces a level; times are ISO 8601 in UTC."""
+    return json.dumps(_converter().unstructure(record), indent=indent, ensure_ascii=False) + "\n"
 
 
 def from_json(text: str, kind: type[T]) -> T:

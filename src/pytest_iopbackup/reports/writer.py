@@ -35,7 +35,7 @@ def write_reports(record: RunRecord, parent: Path) -> Path:
     link = parent / f".{LATEST}-{secrets.token_hex(4)}"
     try:
         directory.mkdir(parents=True)
-        (directory / JSON).write_text(to_json(record), encoding="utf-8")
+        (directory / JSON).write_text(to_json(record, indent=2), encoding="utf-8")
         (directory / MARKDOWN).write_text(to_markdown(record), encoding="utf-8")
         link.symlink_to(directory.name)
         link.replace(parent / LATEST)
