@@ -25,8 +25,8 @@ from pytest_iopbackup.proof.capture import Capture, capture, load
 from pytest_iopbackup.proof.compare import Comparison, compare
 from pytest_iopbackup.proof.cut import AtTime
 from pytest_iopbackup.proof.judge import judge, request_ids
-from pytest_iopbackup.proof.sequences import sequence_states
-from pytest_iopbackup.proof.session import PINNED
+from pytest_iopbackup.proof.sequences import SequenceState, read_states
+from pytest_iopbackup.proof.session import PINNED, reading
 from pytest_iopbackup.proof.sketch import Sketch
 from pytest_iopbackup.proof.verdict import describe, verdict
 from pytest_iopbackup.proven import Verdict
@@ -576,6 +576,11 @@ def scratch(server: Server, tmp_path: Path) -> Iterator[psycopg.Connection[Any]]
     finally:
         with server.connect() as connection:
             connection.execute("DROP DATABASE scratch WITH (FORCE)")
+
+
+def sequence_states(connection: psycopg.Connection[Any]) -> tuple[SequenceState, ...]:
+    with reading(connection) as cursor:
+        return read_states(cursor)
 
 
 def test_exported_snapshot_under_writers(scratch: psycopg.Connection[Any], server: Server, tmp_path: Path) -> None:

@@ -105,25 +105,11 @@ def _try(drill: Drill, wanted: Attempt, copy: Restorable, facts: PointFacts) -> 
 
 
 def prove(wanted: Attempt, cut: InWal, copy: Restorable, facts: PointFacts) -> PointFacts:
-    """Judge a restored copy: where it stopped, and what it holds. ``facts.reached`` has PostgreSQL's words.
-
-    Rows that differ say more than words that do.
-    """
+    """Judge a restored copy: where it stopped, and what it holds. ``facts.reached`` has PostgreSQL's words."""
     with copy.connect(options=wanted.client) as connection:
         roll_back_left_over(connection)  # what is prepared at the target may keep others from reading
         proven = wanted.window.prove(cut, connection)
-    outcome, reason = proven.verdict, proven.reason
-    astray = misplaced(wanted.window.order, wanted.target, cut, facts.reached or "")
-    if outcome is Verdict.PASSED and astray:
-        outcome, reason = Verdict.FAILED, astray
-    return replace(
-        facts,
-        expected=proven.expected,
-        mark=proven.mark,
-        tables=proven.tables,
-        verdict=outcome,
-        reason=reason,
-    )
+    return proven.judged(facts, misplaced(wanted.window.order, wanted.target, cut, facts.reached or ""))
 
 
 def _refused(wanted: Attempt, copy: Restorable, facts: PointFacts, error: IopError, limit: float) -> PointFacts:

@@ -105,19 +105,8 @@ class Sweep:
             standby.promote()
             roll_back_left_over(standby.connection)  # a prepared transaction keeps its locks even then
         proven = window.prove(place.cut, standby.connection)
-        outcome, reason = proven.verdict, proven.reason
         astray = misplaced(window.order, place.target, place.cut, paused.reached)
-        astray = astray or overrun(window.order, place.cut, paused.replayed)
-        if outcome is Verdict.PASSED and astray:
-            outcome, reason = Verdict.FAILED, astray
-        return replace(
-            facts,
-            expected=proven.expected,
-            mark=proven.mark,
-            tables=proven.tables,
-            verdict=outcome,
-            reason=reason,
-        )
+        return proven.judged(facts, astray or overrun(window.order, place.cut, paused.replayed))
 
     def _tell(self) -> None:
         with self._lock:

@@ -16,6 +16,7 @@ from pytest_iopbackup.cluster.targets import Target, on_line
 from pytest_iopbackup.cluster.wal import Ending, read_order
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import ProofError, UsageError
+from pytest_iopbackup.points import PointFacts
 from pytest_iopbackup.proof import rowset
 from pytest_iopbackup.proof.compare import compare
 from pytest_iopbackup.proof.cut import InWal, cut_at, owners
@@ -40,6 +41,21 @@ class Proven:
     tables: int
     verdict: Verdict
     reason: str | None
+
+    def judged(self, facts: PointFacts, astray: str | None) -> PointFacts:
+        """Return a point's facts with what was found there, and ``astray``: why recovery stopped at another place.
+
+        Rows that differ say more than a place that does.
+        """
+        elsewhere = self.verdict is Verdict.PASSED and astray
+        return replace(
+            facts,
+            expected=self.expected,
+            mark=self.mark,
+            tables=self.tables,
+            verdict=Verdict.FAILED if elsewhere else self.verdict,
+            reason=astray if elsewhere else self.reason,
+        )
 
 
 def archive_all(drill: Drill) -> None:

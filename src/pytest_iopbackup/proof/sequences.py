@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg import sql
 
-from pytest_iopbackup.proof.session import Connection, Cursor, reading, says_damaged, value, words
+from pytest_iopbackup.proof.session import Cursor, says_damaged, value, words
 from pytest_iopbackup.proven import Finding
 
 OWNED = """
@@ -70,18 +70,12 @@ class SequenceState:
         return f"{self.last_value}" if self.is_called else f"{self.last_value}, not yet given out"
 
 
-def sequence_states(connection: Connection) -> tuple[SequenceState, ...]:
-    """Read all sequences. They follow no snapshot: call this while the mark's SHARE locks are held.
+def read_states(cursor: Cursor) -> tuple[SequenceState, ...]:
+    """Read all sequences in one statement. They follow no snapshot: at a mark its SHARE locks have to be held.
 
     Under these locks no INSERT can take a value, so the states are those at the mark. Free-running ``nextval`` calls
     can; read before the restore point is made, the states are then a lower bound all the same.
     """
-    with reading(connection) as cursor:
-        return read_states(cursor)
-
-
-def read_states(cursor: Cursor) -> tuple[SequenceState, ...]:
-    """Read all sequences in one statement."""
     found = cursor.execute(OWNED).fetchall()
     if not found:
         return ()

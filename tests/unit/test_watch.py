@@ -1,0 +1,110 @@
+"""What the watch makes of the check worker's reports: which count, and how long it waits for one that saw everything."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from pytest_iopbackup.detection import Answer
+from pytest_iopbackup.errors import IopError
+from pytest_iopbackup.signals.base import Said
+from pytest_iopbackup.signals.watch import Watch
+
+
+class Worker:
+    """A stack of which there is the check worker's report only."""
+
+    def __init__(self, state: Path) -> None:
+        self.places = SimpleNamespace(state=state)
+
+    def host(self, _service: object) -> Worker:
+        return self
+
+    def read(self, path: Path) -> bytes:
+        return path.read_bytes()
+
+    def report(self, started: float, finished: float, status: str = "ok", seen: str = "fine") -> None:
+        """Leave a report of these times, in seconds from now."""
+        now = datetime.now(timezone.utc)
+        check = {"name": "repository", "status": status, "seen": seen, "hint": "", "code": None, "seconds": 0.1}
+        document = {
+            "version": 1,
+            "stanza": "iop",
+            "started": (now + timedelta(seconds=started)).isoformat(),
+            "finished": (now + timedelta(seconds=finished)).isoformat(),
+            "status": status,
+            "checks": [check],
+        }
+        part = self.places.state / "part"
+        part.write_text(json.dumps(document))
+        part.replace(self.places.state / "check-status.json")
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Worker:
+    return Worker(tmp_path)
+
+
+@pytest.fixture
+def watch(worker: Worker) -> Iterator[Watch]:
+    watching = Watch(cast("Any", worker), 1.0, lambda: Said(Answer.SILENT))
+    watching.begin()
+    return watching
+
+
+def waited(watch: Watch, limit: float = 5) -> float:
+    begun = time.monotonic()
+    watch.await_report(limit)
+    return time.monotonic() - begun
+
+
+def test_a_report_that_was_under_way_is_noted_and_not_enough(worker: Worker, watch: Watch) -> None:
+    worker.report(-1, 0.1, "critical", "it was seen at once")
+    assert waited(watch, 0.3) >= 0.3
+    assert watch.readings["repository"].answer is Answer.ALARM
+
+
+def test_one_that_began_afterwards_ends_the_wait(worker: Worker, watch: Watch) -> None:
+    worker.report(-1, 0.1)
+    timer = threading.Timer(0.4, worker.report, (-0.1, 0.1, "critical", "the checks saw it"))
+    timer.start()
+    assert 0.3 < waited(watch) < 4
+    timer.join()
+    assert watch.readings["repository"].said == "critical: the checks saw it"
+
+
+def test_one_that_ended_before_says_nothing(worker: Worker, watch: Watch) -> None:
+    worker.report(-3, -2, "critical", "long ago")
+    assert waited(watch, 0.2) >= 0.2
+    assert watch.readings == {}
+
+
+def test_none_at_all_is_waited_for_no_longer_than_said(watch: Watch) -> None:
+    assert 0.2 <= waited(watch, 0.2) < 4
+    assert watch.readings == {}
+
+
+def test_to_begin_again_is_to_wait_again(worker: Worker, watch: Watch) -> None:
+    worker.report(0.1, 0.2)
+    assert waited(watch) < 4
+    time.sleep(0.3)
+    watch.begin()
+    assert waited(watch, 0.2) >= 0.2
+
+
+def test_green_is_a_report_begun_afterwards_or_so_recently(worker: Worker, watch: Watch) -> None:
+    worker.report(-2, -1)
+    watch.await_green(1, recent=3)
+    with pytest.raises(IopError, match="the check worker was not green within 0"):
+        watch.await_green(0.2)
+    worker.report(0.5, 0.6, "warning", "nearly")
+    with pytest.raises(IopError, match="nearly"):
+        watch.await_green(0.2)
