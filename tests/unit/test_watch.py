@@ -1,11 +1,10 @@
-"""What the watch makes of the check worker's reports: which count, and how long it waits for one that saw everything."""
+"""What the watch makes of the check worker's reports: which count, and how long it waits for a whole one."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,7 +53,7 @@ def worker(tmp_path: Path) -> Worker:
 
 
 @pytest.fixture
-def watch(worker: Worker) -> Iterator[Watch]:
+def watch(worker: Worker) -> Watch:
     watching = Watch(cast("Any", worker), 1.0, lambda: Said(Answer.SILENT))
     watching.begin()
     return watching
