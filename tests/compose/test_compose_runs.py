@@ -73,7 +73,7 @@ def run_pytest(tmp_path: Path, base: Path, *arguments: str, limit: float = 400) 
 
 
 LONG = {"crash", "marks", "sweep", "targets"}
-"""Minutes each, for they restore many times; targets and sweep run on local stacks only."""
+"""Minutes each, for they restore many times."""
 
 
 def test_every_scenario_passes_on_compose_unchanged_and_two_stand_side_by_side(tmp_path: Path, base: Path) -> None:
