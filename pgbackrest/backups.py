@@ -11,14 +11,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from memory import Memory
+from memory import Memory, is_recent
 from probes import STANZA, Findings, Problem, broken, limit, period, some
 from repository import Refused, fetch
 from snapshot import Snapshot, look
 from workers import expected_frequency, first_backup_is_due
 
 CLOCKS = 60  # seconds by which clocks of two hosts may differ
-AGAIN = 60  # seconds after which what has not changed is read again
 SETTLED = 2  # seconds after which a file that is written again has another time, which is told in whole ones
 MANIFESTS = ("backup.manifest", "backup.manifest.copy")
 
@@ -155,7 +154,7 @@ def judge_copy(
         return
     begun, seen = time.time(), [[files[name]["size"], files[name]["time"]] for name in names]
     known = memory.pop(part, {})
-    if known.get("equal") == seen and 0 <= begun - known["at"] < AGAIN:
+    if known.get("equal") == seen and is_recent(known["at"]):
         memory[part] = known
         return
     for _ in range(3):

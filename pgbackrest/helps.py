@@ -15,13 +15,11 @@ import time
 from functools import partial
 from typing import Any
 
-from memory import Memory
+from memory import Memory, is_recent
 from probes import STANZA, ask, once, options_in
 
 COMMANDS = ("archive-push", "backup", "expire", "restore")
 """Those whose options are judged."""
-AGAIN = 60
-"""Seconds after which it is asked again all the same."""
 FORMAT = "%p %s %i %m %U %T@ %C@\\n"
 """Of each file: path, size, inode, mode, owner, the times of its content and of all this, to the nanosecond."""
 
@@ -51,8 +49,7 @@ def help_of(command: str) -> subprocess.CompletedProcess[str]:
     """Return what ``pgbackrest help`` says of a command, or said of it just now."""
     memory = Memory("help")
     known: dict[str, Any] = memory.get(command, {})
-    age = time.time() - known.get("at", 0)
-    if known.get("by") == fingerprint() and 0 <= age < AGAIN:
+    if known.get("by") == fingerprint() and is_recent(known["at"]):
         return subprocess.CompletedProcess(known["args"], 0, known["stdout"], known["stderr"])
     answer = ask("pgbackrest", "help", command)
     if not answer.returncode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,14 @@ from typing import Any
 from probes import STANZA
 
 STATE = Path(os.environ.get("IOP_STATE_PATH") or "/var/lib/iop-backup")
+
+AGAIN = 60
+"""Seconds for which an answer is taken from memory while nothing that it depends on has changed."""
+
+
+def is_recent(moment: float) -> bool:
+    """Whether what was noted at that moment may stand for asking again; not where the clock was set back since."""
+    return 0 <= time.time() - moment < AGAIN
 
 
 def write(path: Path, text: str) -> None:
