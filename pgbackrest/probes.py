@@ -13,6 +13,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from errno import EINTR
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
 
@@ -69,10 +70,13 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def spawn(argv: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own, with pgBackRest quiet but for warnings.
 
-    :func:`stop` knows of it from its first moment. Raises OSError if it cannot be run.
+    :func:`stop` knows of it from its first moment. Raises OSError if it cannot be run, InterruptedError once a signal
+    has come: of the threads that wait for their turn then, each would delay the end.
     """
     logging = {"PGBACKREST_LOG_LEVEL_STDERR": "warn", "PGBACKREST_LOG_LEVEL_CONSOLE": "off"}
     with starting:
+        if received:
+            raise InterruptedError(EINTR, os.strerror(EINTR))
         try:
             starters.add(threading.get_ident())
             process = subprocess.Popen(

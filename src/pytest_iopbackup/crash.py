@@ -33,6 +33,7 @@ from pytest_iopbackup.cluster.targets import Target
 from pytest_iopbackup.cluster.wal import read_order
 from pytest_iopbackup.crashes import Crash, CrashFacts, CrashPlan
 from pytest_iopbackup.dataset.ledger import Entry, Outcome
+from pytest_iopbackup.dataset.prepared import roll_back_left_over
 from pytest_iopbackup.drill import Drill, Progress, nothing
 from pytest_iopbackup.errors import GapError, IopError, ProofError
 from pytest_iopbackup.faults.reach import out_of_reach
@@ -260,7 +261,12 @@ class Crashes:
         return recovery, sum(entry.outcome is Outcome.ACKNOWLEDGED for entry in settled.values())
 
     def _require(self, where: Restorable, scene: Scene, cut: Cut) -> frozenset[str]:
-        """Return which requests are there; raises IopError where one is missing that a cut leaves, or is too many."""
+        """Return which requests are there; raises IopError where one is missing that a cut leaves, or is too many.
+
+        What was prepared at the crash keeps its locks on the tables that are read, so it is rolled back first.
+        """
+        with where.connect() as connection:
+            roll_back_left_over(connection)
         with where.connect(autocommit=False) as connection:
             present = request_ids(connection)
             found = judge(scene.entries, cut, connection, seeded=self._seeded)

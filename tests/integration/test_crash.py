@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from pytest_iopbackup.cluster.lsn import parse_lsn, segment_name
-from pytest_iopbackup.cluster.pgbackrest import info
+from pytest_iopbackup.cluster.pgbackrest import await_archived, info
 from pytest_iopbackup.crash import Crashes
 from pytest_iopbackup.crashes import CrashFacts, CrashPlan
 from pytest_iopbackup.dataset.ledger import Outcome
+from pytest_iopbackup.dataset.prepared import transaction_id
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import HealError, IopError
 from pytest_iopbackup.faults.reach import out_of_reach
@@ -211,6 +212,28 @@ def test_a_disk_that_has_lost_wal_is_told(iop_stack: Drill, monkeypatch: pytest.
         r"crash 1: started again on its disk: \d+ transactions lost: [0-9a-f-]{36} \(\w+, client \d\): not there",
         facts.trouble or "",
     ), facts.trouble
+
+
+@durable
+def test_what_was_prepared_at_the_crash_keeps_nobody_from_reading(
+    iop_stack: Drill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its locks outlive the server, and come back with the archived WAL."""
+    kill = iop_stack.stack.kill
+
+    def prepare_and_kill(service: Service) -> None:
+        site = Site(iop_stack.stack, iop_stack.limits)
+        with iop_stack.stack.connect() as connection:
+            connection.execute("BEGIN")
+            connection.execute("LOCK TABLE identity.sessions IN ACCESS EXCLUSIVE MODE")
+            connection.execute(b"PREPARE TRANSACTION " + f"'{transaction_id('lost')}'".encode())
+        await_archived(iop_stack.stack, site.switch_wal(), iop_stack.limits)
+        kill(service)
+
+    monkeypatch.setattr(iop_stack.stack, "kill", prepare_and_kill)
+    facts = crashed(iop_stack, 4.5)
+    assert (facts.verdict, facts.trouble) == (Verdict.PASSED, None)
+    assert "recovering prepared transaction" in iop_stack.stack.database_log()
 
 
 @durable

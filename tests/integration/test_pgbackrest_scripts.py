@@ -577,7 +577,7 @@ def test_a_check_that_is_stopped_while_it_starts_probes_leaves_none_behind(stack
         "class Popen(subprocess.Popen):\n"
         "    def __init__(self, *arguments, **options):\n"
         "        super().__init__(*arguments, **options)\n"
-        "        time.sleep(0.5)\n"
+        "        time.sleep(0.9)\n"
         "subprocess.Popen = Popen\n"
     )
     arguments = (stack.scripts / "worker.sh", "job", stack.scripts / "check.sh")
