@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone, tzinfo
 
 import pytest
 
@@ -15,10 +17,13 @@ from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.everywhere import candidates, zones
 from pytest_iopbackup.everywhere.attempt import Attempt, attempt, prove, untried
 from pytest_iopbackup.everywhere.window import Window, archive_all
+from pytest_iopbackup.faults import clock
 from pytest_iopbackup.faults.site import Site
+from pytest_iopbackup.limits import wait_until
 from pytest_iopbackup.points import PointFacts
 from pytest_iopbackup.proven import Verdict
 from pytest_iopbackup.record import BackupFacts
+from pytest_iopbackup.stack.base import Service
 
 pytestmark = [pytest.mark.integration, pytest.mark.iop_dataset(users=100)]
 
@@ -151,3 +156,54 @@ def test_zones_of_system_server_and_client_do_not_count_but_the_offset_does(iop_
     hour = attempt(iop_stack, replace(tokyo, target=replace(tokyo.target, value=value)))
     assert hour.verdict is Verdict.FAILED
     assert "no backup ends before the target" in (hour.reason or "")
+
+
+class HourLater(clock.ServerClock):
+    """An hour passes for the server between two of its transactions."""
+
+    offset = 3600
+
+
+def test_an_idle_hour_in_which_clocks_are_set_back(iop_stack: Drill, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same wall clock time, an hour apart, is both in the idle hour and behind it: only the offset tells."""
+    iop_stack.mark("seeded")
+    wait_until(lambda: datetime.now(timezone.utc) > stopped(iop_stack), limit=10, what="the end of the second")
+    iop_stack.write(20)
+    for worker in (Service.BACKUP, Service.CHECK):
+        iop_stack.stack.stop(worker)
+    site, later = Site(iop_stack.stack, iop_stack.limits), HourLater()
+    try:
+        later.turn(site)
+        iop_stack.write(120)
+        iop_stack.mark("last")
+        archive_all(iop_stack)
+    finally:
+        later.turn_back(site)
+    monkeypatch.setattr(restore, "datetime", Later)
+    window = Window(iop_stack)
+    tried = {one.name: one for one in (*candidates.commits(window), *zones.fold(window))}
+    idle = next(name for name in tried if re.fullmatch(r"in 36\d\d\.\d s without a commit", name))
+    early, late = tried["the same wall clock time, before, +01"], tried["after the clocks were set back, +00"]
+    assert early.refusal is None
+    assert (early.target.value or "").replace("+01", "+00") == late.target.value
+    found = {name: attempt(iop_stack, tried[name]) for name in (idle, early.name, late.name)}
+    assert {name: (point.verdict, point.reason) for name, point in found.items()} == dict.fromkeys(
+        found, (Verdict.PASSED, None)
+    )
+    assert found[early.name].expected == found[idle].expected < found[late.name].expected
+    other = restored_to(iop_stack, early, late.target)  # rows that a later transaction deletes count as lost
+    assert other.verdict is Verdict.FAILED
+    assert re.search(r"transactions? (lost|unexpected)", other.reason or "")
+
+
+class Later(datetime):
+    """What time it is by the server's clock."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return datetime.now(tz) + timedelta(hours=1)
+
+
+def stopped(drill: Drill) -> datetime:
+    """Return when the last second has passed in which a target could lie before the newest backup."""
+    return pgbackrest.info(drill.stack, drill.limits).backups[-1].stopped + timedelta(seconds=3)

@@ -46,14 +46,15 @@ def zones(window: Window) -> Iterator[Attempt]:
 def fold(window: Window) -> Iterator[Attempt]:
     """Try a wall clock time that comes twice, an hour apart: clocks were set back half an hour before the later one.
 
-    Everything on the machine keeps a zone of that kind; the other of the two moments lies before all backups.
+    Everything on the machine keeps a zone of that kind. The other of the two moments may lie before all backups.
     """
     moment = lone_commit(window).time
-    zone = set_back_at(moment - _HOUR / 2)
+    zone, before = set_back_at(moment - _HOUR / 2), moment - _HOUR
+    early = None if window.backups[0].stopped < before.replace(microsecond=0) else "no backup ends before the target"
     for name, minutes, real, refusal in (
         ("after the clocks were set back", 0, moment, None),
         ("the same moment in summer time", 60, moment, None),
-        ("the same wall clock time, before", 60, moment - _HOUR, "no backup ends before the target"),
+        ("the same wall clock time, before", 60, before, early),
     ):
         text = f"{_wall(real, minutes)}+{minutes // 60:02}"
         yield Attempt(
