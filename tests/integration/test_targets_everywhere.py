@@ -158,7 +158,7 @@ def test_zones_of_system_server_and_client_do_not_count_but_the_offset_does(iop_
     assert "no backup ends before the target" in (hour.reason or "")
 
 
-class HourLater(clock.ServerClock):
+class ServerHourLater(clock.ServerClock):
     """An hour passes for the server between two of its transactions."""
 
     offset = 3600
@@ -171,7 +171,7 @@ def test_an_idle_hour_in_which_clocks_are_set_back(iop_stack: Drill, monkeypatch
     iop_stack.write(20)
     for worker in (Service.BACKUP, Service.CHECK):
         iop_stack.stack.stop(worker)
-    site, later = Site(iop_stack.stack, iop_stack.limits), HourLater()
+    site, later = Site(iop_stack.stack, iop_stack.limits), ServerHourLater()
     try:
         later.turn(site)
         iop_stack.write(120)
@@ -179,7 +179,7 @@ def test_an_idle_hour_in_which_clocks_are_set_back(iop_stack: Drill, monkeypatch
         archive_all(iop_stack)
     finally:
         later.turn_back(site)
-    monkeypatch.setattr(restore, "datetime", Later)
+    monkeypatch.setattr(restore, "datetime", HourLater)
     window = Window(iop_stack)
     tried = {one.name: one for one in (*candidates.commits(window), *zones.fold(window))}
     idle = next(name for name in tried if re.fullmatch(r"in 36\d\d\.\d s without a commit", name))
@@ -190,18 +190,19 @@ def test_an_idle_hour_in_which_clocks_are_set_back(iop_stack: Drill, monkeypatch
     assert {name: (point.verdict, point.reason) for name, point in found.items()} == dict.fromkeys(
         found, (Verdict.PASSED, None)
     )
-    assert found[early.name].expected == found[idle].expected < found[late.name].expected
+    assert found[early.name].expected == found[idle].expected
+    assert (found[late.name].expected or 0) > (found[idle].expected or 0) > 0
     other = restored_to(iop_stack, early, late.target)  # rows that a later transaction deletes count as lost
     assert other.verdict is Verdict.FAILED
     assert re.search(r"transactions? (lost|unexpected)", other.reason or "")
 
 
-class Later(datetime):
+class HourLater:
     """What time it is by the server's clock."""
 
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> datetime:
-        return datetime.now(tz) + timedelta(hours=1)
+    @staticmethod
+    def now(zone: tzinfo) -> datetime:
+        return datetime.now(zone) + timedelta(hours=1)
 
 
 def stopped(drill: Drill) -> datetime:
