@@ -34,6 +34,7 @@ from tabulate import tabulate
 
 from pytest_iopbackup.proof.localise import differences_between
 from pytest_iopbackup.proof.naming import Named, name_differences
+from pytest_iopbackup.proof.readers import share
 from pytest_iopbackup.proof.rowset import Table, digest, user_tables
 from pytest_iopbackup.proof.session import Cursor, reading
 from pytest_iopbackup.proof.sketching import layout
@@ -176,13 +177,13 @@ def _at_hand(connect: Connect) -> Named:
 
 
 def _sketched(connect: Connect) -> tuple[Named, int]:
-    """Sketch the source, as a mark does; then, with the source gone, the copy, and name."""
+    """Sketch the source, as a mark does; then, with the source gone, the copy, and name. Each side by all processors."""
     with connect("source") as connection, reading(connection) as cursor:
         table = _table(cursor)
         how = layout(table, ROWS)
-        kept = take_as(cursor, table, how)
+        kept = take_as(cursor, table, how, share(connection))
     with connect("copy") as connection, reading(connection) as cursor:
-        return name_differences(cursor, kept, how, _table(cursor)), len(kept.dump())
+        return name_differences(cursor, kept, how, _table(cursor), shared=share(connection)), len(kept.dump())
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from pytest_iopbackup.proof.taking import load as load_content
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is in all: tables of a capture, rows of a comparison."""
 
-FORMAT = 3
+FORMAT = 4
 """Grows when a capture written before could be misread."""
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
