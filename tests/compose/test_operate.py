@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from deployment import Deployment, deployment, running, wait_for
 
+from pytest_iopbackup.stack.docker import pause
+
 CONFIRMATION = "I_UNDERSTAND_THIS_WILL_DELETE_ALL_BACKUPS"
 PASSWORD = "secrets/database_password"
 STATE = "/var/lib/iop-backup"
@@ -250,7 +252,7 @@ class TestStatus:
         wait_for(lambda: system.control("status").returncode == 0, what="healthy again")
 
     def test_a_hanging_database_hides_nothing_else(self, system: Deployment) -> None:
-        system.must("docker", "compose", "pause", "database")
+        pause(system.containers()["database"]["Id"], 60)
         try:
             result = system.control("status", timeout=20)
         finally:

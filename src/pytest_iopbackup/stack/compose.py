@@ -13,7 +13,7 @@ from pytest_iopbackup.errors import CommandError, DeadlineError, IopError, Usage
 from pytest_iopbackup.limits import Limits, wait_until
 from pytest_iopbackup.stack.base import DATABASE, CommandResult, LineListener, Places, Service
 from pytest_iopbackup.stack.compose_copy import ComposeCopy, Origin
-from pytest_iopbackup.stack.docker import ContainerHost, Surgeon, docker, enter, inspect, remove_projects
+from pytest_iopbackup.stack.docker import ContainerHost, Surgeon, docker, enter, inspect, pause, remove_projects
 from pytest_iopbackup.stack.mapping import ComposeMapping
 from pytest_iopbackup.stack.project import Project
 
@@ -103,7 +103,7 @@ class ComposeStack:
 
     def freeze(self, service: Service) -> None:
         """See :class:`~pytest_iopbackup.stack.base.Stack`."""
-        docker("pause", self._container(service))
+        pause(self._container(service), self._limits.command)
         self._stopped.add(service)
 
     def thaw(self, service: Service) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_iopbackup.errors import CommandError, DeadlineError, MachineError
+from pytest_iopbackup.limits import wait_until
 from pytest_iopbackup.stack.base import CommandResult, LineListener
 from pytest_iopbackup.stack.host import run_program
 
@@ -71,6 +72,22 @@ def inspect(container: str) -> Mapping[str, Any]:
     """Return what ``docker inspect`` says of a container."""
     found: list[dict[str, Any]] = json.loads(docker("container", "inspect", container).stdout)
     return found[0]
+
+
+def pause(container: str, limit: float) -> None:
+    """Freeze all processes of a container. Raises CommandError, DeadlineError.
+
+    On a busy machine the runtime may not catch up with processes that come and go: it says "unable to freeze", and has
+    let all of them go on.
+    """
+
+    def paused() -> bool:
+        done = docker("pause", container, check=False)
+        if done.exit_code and "unable to freeze" not in done.stderr:
+            raise CommandError(done)
+        return done.exit_code == 0
+
+    wait_until(paused, limit=limit, what=f"container {container} to be paused", hint="is the machine overloaded?")
 
 
 def enter(container: str, *argv: str, timeout: float) -> None:
