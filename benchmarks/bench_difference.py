@@ -177,7 +177,7 @@ def _at_hand(connect: Connect) -> Named:
 
 
 def _sketched(connect: Connect) -> tuple[Named, int]:
-    """Sketch the source, as a mark does; then, with the source gone, the copy, and name. Each side by all processors."""
+    """Sketch the source, as a mark does; then, with it gone, the copy, and name. All processors read each side."""
     with connect("source") as connection, reading(connection) as cursor:
         table = _table(cursor)
         how = layout(table, ROWS)
