@@ -24,6 +24,9 @@ from space import space
 from verification import verify
 from workers import workers
 
+AT_ONCE = 100
+"""Paths in one command: all of a repository would be too many."""
+
 
 def repository() -> Findings:
     """Ask whether the repository can be read and written, holds the stanza, and is the one that was there before."""
@@ -58,12 +61,16 @@ def judge_access(*directories: str, readable: bool = False) -> Findings:
 def refused(places: Iterable[str], *tests: str) -> list[str]:
     """Return what find's tests find at and below these places, and what cannot be looked into.
 
-    Of a place that is not there: whether it can be made. What expires meanwhile is no matter.
+    Of a place that is not there: whether it can be made. What expires meanwhile, or is renamed, is no matter: find may
+    take it for one without the right, so it is asked of that twice more.
     """
     answer = ask("env", "LC_ALL=C", "find", *places, *tests, "-print")
-    found = answer.stdout.split("\n")[:-1] + re.findall(
-        r"^find: '(.*)': Permission denied$", answer.stderr, re.MULTILINE
-    )
+    found = answer.stdout.split("\n")[:-1]
+    for _ in range(2):
+        if found:
+            again = ask("env", "LC_ALL=C", "find", *found[:AT_ONCE], "-maxdepth", "0", *tests, "-print")
+            found = again.stdout.split("\n")[:-1] + found[AT_ONCE:]
+    found += re.findall(r"^find: '(.*)': Permission denied$", answer.stderr, re.MULTILINE)
     lost = [place for place in places if f"find: '{place}': No such file or directory\n" in answer.stderr]
     above = sorted({str(Path(place).parent) for place in lost})
     return list(dict.fromkeys([*found, *(refused(above, "-maxdepth", "0", "!", "-writable") if above else [])]))

@@ -74,3 +74,23 @@ def test_a_place_that_is_not_there_is_one_where_it_cannot_be_made(place: Path) -
     assert seen(missing) == []
     (place / "archive").chmod(0o500)
     assert seen(missing) == [str(place / "archive")]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_was_renamed_while_it_was_asked_is_no_problem(
+    place: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Between the two questions of find: what there is, and whether it can be read. A backup replaces backup.info."""
+    gone = [f"{place}/archive/iop/archive.info.{number}.tmp" for number in range(count)]
+    answers = iter([gone])
+
+    def racing(*argv: str) -> subprocess.CompletedProcess[str]:
+        answer = as_account(*argv)
+        answer.stdout += "".join(f"{path}\n" for path in next(answers, []))
+        return answer
+
+    monkeypatch.setattr(checks, "ask", racing)
+    assert seen(place, readable=True) == []
+    answers = iter([gone])
+    (place / "archive" / "iop" / "archive.info").chmod(0)
+    assert seen(place, readable=True) == [f"{place}/archive/iop/archive.info"]
