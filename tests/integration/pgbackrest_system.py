@@ -110,10 +110,17 @@ class System:
         try:
             yield process, mark
         finally:
-            for pid in marked(mark):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            process.communicate(timeout=10)
+            deadline = time.monotonic() + 10
+            while True:  # one that is just starting a program has no environment that could be read
+                for pid in marked(mark):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                try:
+                    process.communicate(timeout=0.2)
+                    break
+                except subprocess.TimeoutExpired:
+                    if time.monotonic() > deadline:
+                        raise
 
     def sql(self, statement: str) -> str:
         """Run a statement."""
