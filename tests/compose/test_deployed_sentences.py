@@ -297,9 +297,9 @@ def test_the_helper_services_replace_corrupted_database_files(system: Deployment
     assert data() == set()
     system.must("docker", "compose", "run", "--rm", "-T", "pgbackrest_restore", TOKEN)
     assert {"PG_VERSION", "base", "recovery.signal"} <= data()
-    # Its exit code is of the service pgbackrest, too, which may not have seen yet that the database is back.
-    system.compose("up", "--detach", "--wait", "database")
-    wait_for(lambda: system.health("database") == "healthy", what="the restored database")
+    # It looks every few seconds, and `--wait` below ends with 1 if it has not yet seen that the cluster is back.
+    wait_for(lambda: system.health("pgbackrest") == "healthy", what="the core service to see the restored cluster")
+    system.must("docker", "compose", "up", "--detach", "--wait", "database")
     wait_for(lambda: system.sql("SELECT pg_is_in_recovery()") == "f", what="the end of recovery")
     assert system.sql("SELECT count(*) FROM kept") == "10"
     system.must("docker", "compose", "up", "--detach")

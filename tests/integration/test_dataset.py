@@ -84,17 +84,6 @@ class Server:
         if (self.root / "data/postmaster.pid").exists():
             self.run("pg_ctl", "-D", f"{self.root}/data", "-w", "-s", "-m", "immediate", "stop")
 
-    def seconds_to_copy(self, database: str) -> float:
-        """Dump a database and restore it into another one meanwhile, by PostgreSQL's own programs."""
-        copy, programs = self.create(), find_binaries().postgresql
-        script = f'"$0/pg_dump" -h "$1" -U postgres {database} | "$0/psql" -qX -h "$1" -U postgres {copy} >/dev/null'
-        started = time.perf_counter()
-        subprocess.run(["sh", "-c", script, programs, self.root], check=True, timeout=120, **account().popen_arguments)
-        seconds = time.perf_counter() - started
-        with self.connect() as connection:
-            connection.execute(f"DROP DATABASE {copy}".encode())
-        return seconds
-
     def connect(self, database: str = "postgres") -> Connection:
         return psycopg.connect(host=str(self.root), user="postgres", dbname=database, autocommit=True)
 
@@ -196,22 +185,20 @@ def test_progress_reaches_the_number_of_rows_and_tables_are_counted(server: Serv
 
 
 def test_100000_users_load_within_10_seconds(server: Server) -> None:
-    """The quickest of three; on a machine that takes longer, in the time in which a dump is restored 2.5 times."""
-    found = []
+    """The quickest of three counts, for other tests may have the machine meanwhile."""
+    quickest = 60.0
     for _ in range(3):
         name = server.create()
         started = time.perf_counter()
         with server.connect(name) as connection:
             rows = load(connection, DatasetSpec(users=100_000), silent)
-        seconds = time.perf_counter() - started
-        assert rows["identity.users"] == 100_000
-        bound = 10.0 if seconds < 10 else max(10.0, 2.5 * server.seconds_to_copy(name))
+        quickest = min(quickest, time.perf_counter() - started)
         with server.connect() as connection:
             connection.execute(f"DROP DATABASE {name}".encode())
-        found.append(seconds / bound)
-        if seconds < bound:
+        assert rows["identity.users"] == 100_000
+        if quickest < 10:
             break
-    assert min(found) < 1
+    assert quickest < 10
 
 
 def test_every_kind_of_type_is_used(reader: Reader) -> None:

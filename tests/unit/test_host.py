@@ -16,13 +16,17 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C"}
 ROOT = Account("root", 0, 0)
 
 
-@pytest.fixture(params=["setpriv", "without setpriv"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture(autouse=True)
+def asked_anew() -> Iterator[None]:
     becoming.cache_clear()
+    yield
+    becoming.cache_clear()
+
+
+@pytest.fixture(params=["setpriv", "without setpriv"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param != "setpriv":
         monkeypatch.setattr(host, "becoming", lambda _: ())
-    yield request.param
-    becoming.cache_clear()
 
 
 def said(*argv: str) -> str:
@@ -53,12 +57,9 @@ def test_a_program_that_is_not_there_is_named(name: str) -> None:
 
 def test_setpriv_is_asked_only_where_there_is_another_user_to_become_and_it_can() -> None:
     ourselves = Account("me", os.geteuid(), os.getegid())
-    becoming.cache_clear()
     assert becoming(ourselves) == ()
-    becoming.cache_clear()
     found = becoming(account() if os.geteuid() == 0 else ROOT)  # an ordinary user cannot become root
     assert bool(found) is (os.geteuid() == 0)
-    becoming.cache_clear()
 
 
 def test_a_setpriv_of_another_kind_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +67,4 @@ def test_a_setpriv_of_another_kind_is_not_used(tmp_path: Path, monkeypatch: pyte
     other.write_text("#!/bin/sh\necho 'unrecognized option: reuid' >&2\nexit 1\n")
     other.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    becoming.cache_clear()
     assert becoming(Account("another", 54321, 54321)) == ()
-    becoming.cache_clear()

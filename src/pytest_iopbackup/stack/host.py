@@ -71,9 +71,9 @@ def becoming(user: Account) -> tuple[str, ...]:
     of 100 MB, during which none of its threads goes on. Otherwise it need not (vfork), and util-linux's setpriv, before
     the program, takes 2 ms.
     """
-    if os.geteuid() == user.uid:
+    found = shutil.which("setpriv")
+    if os.geteuid() == user.uid or found is None:
         return ()
-    found = shutil.which("setpriv") or "setpriv"
     become = (found, f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", "--")
     try:
         tried = subprocess.run([*become, "true"], check=False, capture_output=True, cwd="/", timeout=30)
