@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_iopbackup.dataset.spec import DatasetSpec
-from pytest_iopbackup.faults.base import PACE, Fault
+from pytest_iopbackup.faults.base import Fault, pace
 from pytest_iopbackup.scenario.model import Scenario
 from pytest_iopbackup.stack.base import Stack
 
@@ -30,13 +30,15 @@ class Wanted:
     """Whether its server is to crash: see :class:`~pytest_iopbackup.stack.supply.Order`."""
 
 
-def wanted_by(scenario: Scenario, kind: str, spec: DatasetSpec, faults: Mapping[str, type[Fault]]) -> Wanted:
-    """Return what a scenario's stack is to be.
+def wanted_by(
+    scenario: Scenario, kind: str, spec: DatasetSpec, faults: Mapping[str, type[Fault]], scale: float = 1
+) -> Wanted:
+    """Return what a scenario's stack is to be; ``scale`` is that of all time limits.
 
     Where it tries faults, that has the pace of trials and the thresholds that these take; and small WAL segments where
     that is open, for a trial ends dozens of them. The scenario's own variables come last.
     """
-    variables: dict[str, str] = dict(PACE) if scenario.faults else {}
+    variables: dict[str, str] = pace(scale) if scenario.faults else {}
     sizes: dict[str, str] = {}
     for name in scenario.faults:
         variables.update(faults[name].variables)

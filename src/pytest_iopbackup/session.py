@@ -179,7 +179,9 @@ class Session:
         return replace(record, kept=str(kept[0]) if kept else None)
 
     def _wanted(self, scenario: Scenario) -> Wanted:
-        return wanted_by(scenario, self.supply(scenario.stack).kind, self._spec(scenario.dataset), self.faults)
+        return wanted_by(
+            scenario, self.supply(scenario.stack).kind, self._spec(scenario.dataset), self.faults, self.limits.scale
+        )
 
     def _spec(self, dataset: Dataset) -> DatasetSpec:
         return DatasetSpec(seed=self.options.seed if dataset.seed is None else dataset.seed, users=dataset.users)

@@ -13,14 +13,26 @@ from pytest_iopbackup.errors import DeadlineError, HealError, IopError, ProofErr
 from pytest_iopbackup.faults.site import Site
 from pytest_iopbackup.limits import wait_until
 
-PACE: Mapping[str, str] = {
-    "PGBACKREST_CHECK_FREQUENCY": "1",
-    "PGBACKREST_ARCHIVE_TIMEOUT": "2",
-    "IOP_PROBE_TIMEOUT": "5",
-    "IOP_ARCHIVE_CHECK_TIMEOUT": "6",
-    "IOP_HEARTBEAT": "1",
+_FREQUENCY = {"PGBACKREST_CHECK_FREQUENCY": "1"}
+_LIMITS = {
+    "PGBACKREST_ARCHIVE_TIMEOUT": 2,
+    "IOP_PROBE_TIMEOUT": 5,
+    "IOP_ARCHIVE_CHECK_TIMEOUT": 6,
+    "IOP_HEARTBEAT": 1,
 }
-"""Variables of a stack that faults are tried on: what takes a minute in production is to be seen within seconds."""
+"""Seconds."""
+
+
+def pace(scale: float = 1) -> dict[str, str]:
+    """Return variables of a stack that faults are tried on: what takes a minute in production is seen within seconds.
+
+    Its limits grow with ``--iop-timeout-scale``, as the trial's do: on a slow machine, a healthy stack would miss them.
+    """
+    return {**_FREQUENCY, **{name: f"{seconds * max(scale, 1):g}" for name, seconds in _LIMITS.items()}}
+
+
+PACE: Mapping[str, str] = pace()
+"""The same where time limits are not scaled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +64,7 @@ class Fault(ABC):
     writes: ClassVar[bool] = True
     """Whether the database takes writes while it lasts."""
     variables: ClassVar[Mapping[str, str]] = {}
-    """Variables of the deployed system that its detection takes, beside ``PACE``."""
+    """Variables of the deployed system that its detection takes, beside those of :func:`pace`."""
     sizes: ClassVar[Mapping[str, str]] = {}
     """On Compose, places whose volume has to be of a limited size from the start: ``{"repository": "128m"}``."""
     fleeting: ClassVar[bool] = False

@@ -193,7 +193,11 @@ class Watch:
         try:
             wait_until(silent, limit=patience, what="", pause=0.2)
         except DeadlineError:
-            raise IopError("; ".join(f"{name}: {self._readings[name].said}" for name in loud)) from None
+            said = "; ".join(f"{name}: {self._readings[name].said}" for name in loud)
+            reported = (
+                _read(self._stack) if CHECK_WORKER in loud else None
+            )  # its health says no more than "see the log"
+            raise IopError(f"{said}; it reported: {reported.describe()}" if reported else said) from None
 
     def _describe(self, signal: str) -> str:
         mine = self._readings.get(signal)
