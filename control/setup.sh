@@ -135,7 +135,8 @@ command_test() {
     ensure_image always
     cd "$top" || return
     # Most of them wait for servers most of the time. A file's tests share what they have started, so they stay together.
-    local -a side_by_side=(-n 2 --dist=loadfile)
+    # The order of files is tests/conftest.py's, not by their number of tests.
+    local -a side_by_side=(-n 2 --dist=loadfile --no-loadscope-reorder)
     [[ ! " $*" =~ \ (-n|--numprocesses|--dist|--pdb) ]] || side_by_side=()
     with_engine "$python" -m pytest "${side_by_side[@]}" "$@"
 }

@@ -19,6 +19,25 @@ settings.load_profile("unhurried")
 
 pytest_plugins = ["pytester", "project"]
 
+TURNS = {"compose": 1, "integration": 1, "plugin": 2, "unit": 3}
+"""Which folders' files come first: those that take minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what runs real systems first, so that no worker is left alone with a long file at the end.
+
+    Files of Compose and of the local stack alternate: two deployed systems that come up at once need both processors.
+    """
+    folders: dict[str, dict[Path, None]] = {}
+    for item in items:
+        folders.setdefault(item.path.parent.name, {})[item.path] = None
+    places = {
+        path: (TURNS[folder], number / len(files))
+        for folder, files in folders.items()
+        for number, path in enumerate(files)
+    }
+    items.sort(key=lambda item: places[item.path])
+
 
 @pytest.fixture
 def base() -> Iterator[Path]:

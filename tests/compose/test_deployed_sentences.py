@@ -297,9 +297,11 @@ def test_the_helper_services_replace_corrupted_database_files(system: Deployment
     assert data() == set()
     system.must("docker", "compose", "run", "--rm", "-T", "pgbackrest_restore", TOKEN)
     assert {"PG_VERSION", "base", "recovery.signal"} <= data()
-    # It looks every few seconds, and `--wait` below ends with 1 if it has not yet seen that the cluster is back.
-    wait_for(lambda: system.health("pgbackrest") == "healthy", what="the core service to see the restored cluster")
-    system.must("docker", "compose", "up", "--detach", "--wait", "database")
+    # As ./control.sh restore does: with `--wait`, Compose gives up where the core service, which looks at the cluster
+    # every few seconds, has not yet seen that it is back.
+    system.must("docker", "compose", "up", "--detach", "database")
+    both = ("database", "pgbackrest")
+    wait_for(lambda: {system.health(name) for name in both} == {"healthy"}, what="both services to be healthy")
     wait_for(lambda: system.sql("SELECT pg_is_in_recovery()") == "f", what="the end of recovery")
     assert system.sql("SELECT count(*) FROM kept") == "10"
     system.must("docker", "compose", "up", "--detach")

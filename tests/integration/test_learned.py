@@ -114,3 +114,16 @@ def test_a_read_only_transaction_reads_by_the_portable_tier(server: Server, take
         compared = compare(taken, connection)
     assert {table.tier for table in compared.tables} == {"portable"}
     assert verdict(facts(compared))[0] is Verdict.PASSED
+
+
+def test_a_standby_reads_by_the_portable_tier_and_promoted_by_the_fast_one(server: Server, taken: Capture) -> None:
+    assert found(server, taken)[0] is Verdict.PASSED
+    assert recall(taken) is not None
+    server.stop()
+    (server.data / "standby.signal").touch()
+    server.start()
+    outcome, tiers = found(server, taken)
+    assert (outcome, set(tiers.values())) == (Verdict.PASSED, {"portable"})
+    change(server, "SELECT pg_promote()")
+    outcome, tiers = found(server, taken)
+    assert (outcome, set(tiers.values())) == (Verdict.PASSED, {"fast"})
