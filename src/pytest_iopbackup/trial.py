@@ -217,14 +217,14 @@ class Trial:
     def _demand_green(self, when: str, *, recent: float = 0, patience: float = 0) -> None:
         """Raise IopError where a signal raises an alarm; ``patience`` is for those that lag behind a healed fault."""
         control = dict(self._watch.control(UNHURRIED))
-        health = {CHECK_WORKER: control.pop(CHECK_WORKER)}  # it follows the report, so it is asked after that
+        del control[CHECK_WORKER]  # its health follows its report, and so is asked after that
         with ThreadPoolExecutor(1) as pool:
             others = pool.submit(self._demand_silence, when, control, patience)
             try:
                 self._watch.await_green(_HEALED * self._scale, recent=recent)
+                self._watch.await_healthy(max(patience, _HEALTH * self._scale))
             except IopError as error:
                 raise IopError(f"alarm {when}: {error.message}") from None
-            self._demand_silence(when, health, patience)
             others.result()
 
     def _demand_silence(self, when: str, signals: Mapping[str, Signal], patience: float) -> None:

@@ -16,6 +16,7 @@ from pytest_iopbackup.detection import Answer
 from pytest_iopbackup.errors import IopError
 from pytest_iopbackup.signals.base import Said
 from pytest_iopbackup.signals.watch import Watch
+from pytest_iopbackup.stack.base import CommandResult
 
 
 class Worker:
@@ -52,11 +53,15 @@ def worker(tmp_path: Path) -> Worker:
     return Worker(tmp_path)
 
 
-@pytest.fixture
-def watch(worker: Worker) -> Watch:
+def watch_of(worker: Worker) -> Watch:
     watching = Watch(cast("Any", worker), 1.0, lambda: Said(Answer.SILENT))
     watching.begin()
     return watching
+
+
+@pytest.fixture
+def watch(worker: Worker) -> Watch:
+    return watch_of(worker)
 
 
 def waited(watch: Watch, limit: float = 5) -> float:
@@ -106,3 +111,44 @@ def test_green_is_a_report_begun_afterwards_or_so_recently(worker: Worker, watch
     worker.report(0.5, 0.6, "warning", "nearly")
     with pytest.raises(IopError, match="nearly"):
         watch.await_green(0.2)
+
+
+class Lagging(Worker):
+    """Its container's health check fails until it is told otherwise."""
+
+    well = False
+
+    def health(self, _service: object) -> CommandResult:
+        said = "all is well" if self.well else "the last run ended with exit code 2"
+        return CommandResult(("docker", "inspect"), 0 if self.well else 1, said, "", 0.0)
+
+
+@pytest.fixture
+def lagging(tmp_path: Path) -> Lagging:
+    return Lagging(tmp_path)
+
+
+def test_health_is_given_time_to_follow_a_green_report(lagging: Lagging) -> None:
+    watching = watch_of(lagging)
+    lagging.report(0, 0)
+    timer = threading.Timer(0.4, setattr, (lagging, "well", True))
+    timer.start()
+    watching.await_healthy(5)
+    timer.join()
+
+
+def test_health_that_does_not_follow_is_an_alarm(lagging: Lagging) -> None:
+    lagging.report(0, 0)
+    with pytest.raises(IopError, match=r"after a green report: .*the last run ended with exit code 2"):
+        watch_of(lagging).await_healthy(0.3)
+
+
+def test_another_alarm_meanwhile_is_one_at_once(lagging: Lagging) -> None:
+    lagging.report(0, 0)
+    timer = threading.Timer(0.3, lagging.report, (0, 0, "critical", "broken again"))
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(IopError, match="green, and then no more: repository: critical: broken again"):
+        watch_of(lagging).await_healthy(20)
+    assert time.monotonic() - begun < 10
+    timer.join()

@@ -178,6 +178,26 @@ class Watch:
             said = status.describe() if status else "it reported nothing"
             raise IopError(f"the check worker was not green within {limit:g} s: {said}") from None
 
+    def await_healthy(self, limit: float) -> None:
+        """Give the check worker's health check its time to follow a report that was green.
+
+        Raises IopError where it does not within ``limit`` seconds, and at once where the worker reports an alarm again.
+        """
+
+        def healthy() -> bool:
+            status = _read(self._stack)
+            if status is not None and status.status != "ok":
+                raise IopError(f"the check worker was green, and then no more: {status.describe()}")
+            self._readings.pop(CHECK_WORKER, None)
+            self.ask({CHECK_WORKER: self.control(UNHURRIED)[CHECK_WORKER]})
+            return self._readings[CHECK_WORKER].answer is Answer.SILENT
+
+        try:
+            wait_until(healthy, limit=limit, what="", pause=0.2)
+        except DeadlineError:
+            said = self._readings[CHECK_WORKER].said
+            raise IopError(f"{CHECK_WORKER}, {limit:g} s after a green report: {said}") from None
+
     def require_silence(self, signals: Mapping[str, Signal], patience: float = 0) -> None:
         """Raise IopError if one of these signals is not silent; with ``patience``, not within so many seconds."""
         loud = dict(signals)
@@ -193,11 +213,7 @@ class Watch:
         try:
             wait_until(silent, limit=patience, what="", pause=0.2)
         except DeadlineError:
-            said = "; ".join(f"{name}: {self._readings[name].said}" for name in loud)
-            reported = (
-                _read(self._stack) if CHECK_WORKER in loud else None
-            )  # its health says no more than "see the log"
-            raise IopError(f"{said}; it reported: {reported.describe()}" if reported else said) from None
+            raise IopError("; ".join(f"{name}: {self._readings[name].said}" for name in loud)) from None
 
     def _describe(self, signal: str) -> str:
         mine = self._readings.get(signal)
