@@ -9,6 +9,7 @@ child=    # the program that is waited for
 follower= # docker logs --follow
 guard_id= # its identity: the name could be another restore's
 rest="the same command takes it up again" # what is to be done after a failure or an interruption
+log_since=() # docker logs' option
 reached='' last_commit='' # PostgreSQL's words on the end of recovery
 laps=() lap_start=0
 
@@ -62,6 +63,7 @@ operate_restore() {
     fi
 
     say "starting the database: it replays the archived WAL"
+    note_log
     # Without --no-deps: Compose would take that for a change, and make the container anew at the next up.
     attend quiet_compose up --detach database ||
         fail 1 "the database cannot be started" "see the message above, $again"
@@ -180,13 +182,20 @@ show_progress() {
     done
 }
 
+# Notes from where on the database's log is of this start, and of all further ones, by Docker's clock.
+note_log() {
+    local id
+    log_since=()
+    id=$(compose ps --all --quiet database)
+    [[ -z $id ]] || log_since=(--since "$(docker inspect --format '{{.State.FinishedAt}}' "$id")")
+}
+
 # Follows PostgreSQL's log until it has left recovery. There is no time limit: that depends on how much WAL there is.
 watch_recovery() {
-    local id began log line code status restarts segments=0 last='' next=$((SECONDS + 10))
+    local id log line code status restarts segments=0 last='' next=$((SECONDS + 10))
     local -a refusal=()
     id=$(compose ps --all --quiet database)
-    began=$(docker inspect --format '{{.State.StartedAt}}' "$id")
-    exec {log}< <(exec docker logs --follow --since "$began" "$id" 2>&1)
+    exec {log}< <(exec docker logs --follow "${log_since[@]}" "$id" 2>&1)
     follower=$!
     while :; do
         code=0

@@ -6,7 +6,8 @@
 # its stage is "planned", and "restored" when the data directory is complete. Any other stage, or one that cannot be
 # read, is a restore that was interrupted or that PostgreSQL refused.
 # The lock $PGDATA.lock is held as long as a process of the server lives, so that no restore can touch its files, in
-# whatever container; and the other way round. Exit codes: 1 it must not be started; else PostgreSQL's own.
+# whatever container; and the other way round. core.sh holds it for moments, so it is waited for. Exit codes: 1 it must
+# not be started; else PostgreSQL's own.
 set -Eeuo pipefail
 
 fail() { # MESSAGE HINT
@@ -37,7 +38,7 @@ if [[ ${1:-} == --check ]]; then
     exit 0
 fi
 exec {lock}>>"$PGDATA.lock" # inherited by the server
-flock --nonblock "$lock" || fail "$PGDATA is in use" "a restore works on it: wait for its end"
+flock --timeout=10 "$lock" || fail "$PGDATA is in use" "a restore works on it: wait for its end"
 require_no_half_restore # only now: a restore may have begun or ended since
 [[ -e $PGDATA/PG_VERSION ]] ||
     fail "$PGDATA holds no cluster" "the service pgbackrest makes it, or says why not: docker compose logs pgbackrest"

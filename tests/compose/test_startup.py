@@ -129,10 +129,22 @@ def test_the_database_does_not_start_while_a_restore_works(stack: Deployment) ->
     wait_for(lambda: stack.exec("pgbackrest", "test", "-s", "/tmp/holder").returncode == 0, 10, "the lock")
     try:
         stack.must("docker", "compose", "start", "database")
-        wait_for(lambda: "data is in use" in stack.log("database"), 10, "the refusal")
+        wait_for(lambda: "data is in use" in stack.log("database"), 30, "the refusal")
     finally:
         assert stack.exec("pgbackrest", "sh", "-c", "kill $(cat /tmp/holder)").returncode == 0
     wait_for(lambda: stack.health("database") == "healthy", 60, "the database comes back by itself")
+
+
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(stack: Deployment) -> None:
+    """As the core service holds it, when it looks at a cluster that has just been restored."""
+    stack.must("docker", "compose", "stop", "database")
+    lock = ("flock", "/var/lib/postgresql/data.lock", "sh", "-c", "echo $$ >/tmp/moment; exec sleep 4")
+    stack.must("docker", "compose", "exec", "--detach", "pgbackrest", *lock)
+    wait_for(lambda: stack.exec("pgbackrest", "test", "-s", "/tmp/moment").returncode == 0, 10, "the lock")
+    stack.must("docker", "compose", "start", "database")
+    assert stack.exec("pgbackrest", "flock", "--nonblock", lock[1], "true").returncode == 1
+    wait_for(lambda: stack.health("database") == "healthy", 60, "the database")
+    assert restarts(stack, "database") == 0
 
 
 # Trouble, which the core says and outlives
