@@ -22,6 +22,9 @@ pytest_plugins = ["pytester", "project"]
 TURNS = {"compose": 1, "integration": 1, "plugin": 2, "unit": 3}
 """Which folders' files come first: those that take minutes."""
 
+CLOCKED = ("test_dataset.py",)
+"""Files with a test that is held against the clock: they come among the unit tests, which leave it a processor."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what runs real systems first, so that no worker is left alone with a long file at the end.
@@ -32,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folders.setdefault(item.path.parent.name, {})[item.path] = None
     places = {
-        path: (TURNS[folder], number / len(files))
+        path: (TURNS["unit" if path.name in CLOCKED else folder], number / len(files))
         for folder, files in folders.items()
         for number, path in enumerate(files)
     }
