@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from pytest_iopbackup.scenario.loader import load_scenario
 from pytest_iopbackup.stack.mapping import ComposeMapping, read_mapping
 from running import Run
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def code(language: str, containing: str) -> str:
@@ -64,3 +67,12 @@ def test_every_variable_of_the_deployed_system_is_in_a_table() -> None:
     variables |= set(re.findall(r"^#([A-Z0-9_]+)=", (root / ".env.example").read_text(), re.MULTILINE))
     table = "".join(line for line in README.splitlines(keepends=True) if line.startswith("| `"))
     assert variables - set(re.findall(r"`([A-Z][A-Z0-9_]+)`", table)) == set()
+
+
+def test_in_the_checkout_a_scenario_is_collected_beside_the_tests_own_conftest() -> None:
+    """As ./control.sh drill calls pytest there."""
+    argv = [sys.executable, "-m", "pytest", f"--rootdir={ROOT}", f"--config-file={ROOT}/pyproject.toml"]
+    asked = [*argv, "-p", "no:cacheprovider", "--collect-only", "-q", "--iop-scenario=pitr", "--iop-scenario=full"]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 tests collected" in done.stdout
