@@ -218,11 +218,12 @@ class Trial:
         """Raise IopError where a signal raises an alarm; ``patience`` is for those that lag behind a healed fault."""
         control = dict(self._watch.control(UNHURRIED))
         del control[CHECK_WORKER]  # its health follows its report, and so is asked after that
+        lag = _HEALTH * self._scale if self._drill.stack.kind == "compose" else 0  # elsewhere, it is asked at once
         with ThreadPoolExecutor(1) as pool:
             others = pool.submit(self._demand_silence, when, control, patience)
             try:
                 self._watch.await_green(_HEALED * self._scale, recent=recent)
-                self._watch.await_healthy(max(patience, _HEALTH * self._scale))
+                self._watch.await_healthy(max(patience, lag))
             except IopError as error:
                 raise IopError(f"alarm {when}: {error.message}") from None
             others.result()

@@ -129,7 +129,7 @@ def test_the_database_does_not_start_while_a_restore_works(stack: Deployment) ->
     wait_for(lambda: stack.exec("pgbackrest", "test", "-s", "/tmp/holder").returncode == 0, 10, "the lock")
     try:
         stack.must("docker", "compose", "start", "database")
-        wait_for(lambda: "data is in use" in stack.log("database"), 30, "the refusal")
+        wait_for(lambda: "data is in use" in stack.log("database"), 20, "the refusal")
     finally:
         assert stack.exec("pgbackrest", "sh", "-c", "kill $(cat /tmp/holder)").returncode == 0
     wait_for(lambda: stack.health("database") == "healthy", 60, "the database comes back by itself")
