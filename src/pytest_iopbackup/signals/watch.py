@@ -48,6 +48,8 @@ class Watch:
         self._stack = stack
         self._rehearse = rehearse
         self._scale = scale
+        self._pause = 0.02 if stack.kind == "local" else 0.1
+        """Seconds between two looks at the check worker's report: on Compose, each is a program in a container."""
         self._since = datetime.now(timezone.utc)
         self._clock = time.monotonic()
         self._readings: dict[str, Reading] = {}
@@ -129,7 +131,7 @@ class Watch:
             return found if found and alarm and re.search(reason, found.said) else None
 
         try:
-            return wait_until(raised, limit=limit, what="", pause=0.1)
+            return wait_until(raised, limit=limit, what="", pause=0.1 if asked else self._pause)
         except DeadlineError:
             raise IopError(
                 f"{signal} did not report it within {limit:g} s (expected: {reason}); {self._describe(signal)}"
@@ -146,7 +148,7 @@ class Watch:
             return self._whole
 
         with suppress(DeadlineError):  # then they are as the last report had them
-            wait_until(whole, limit=limit, what="", pause=0.1)
+            wait_until(whole, limit=limit, what="", pause=self._pause)
 
     def await_health(self, limit: float) -> None:
         """Give the check worker's health check its time, where a report of the worker calls for an alarm of it."""
@@ -173,7 +175,7 @@ class Watch:
             return status is not None and status.started >= since and status.status == "ok"
 
         try:
-            wait_until(green, limit=limit, what="", pause=0.1)
+            wait_until(green, limit=limit, what="", pause=self._pause)
         except DeadlineError:
             said = status.describe() if status else "it reported nothing"
             raise IopError(f"the check worker was not green within {limit:g} s: {said}") from None
