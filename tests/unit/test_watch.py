@@ -22,6 +22,8 @@ from pytest_iopbackup.stack.base import CommandResult
 class Worker:
     """A stack of which there is the check worker's report only."""
 
+    kind = "local"
+
     def __init__(self, state: Path) -> None:
         self.places = SimpleNamespace(state=state)
 
