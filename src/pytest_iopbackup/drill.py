@@ -22,6 +22,7 @@ from pytest_iopbackup.limits import Limits
 from pytest_iopbackup.names import suggest
 from pytest_iopbackup.operations import Operations
 from pytest_iopbackup.proof import rowset
+from pytest_iopbackup.proof.at_hand import name_from_source
 from pytest_iopbackup.proof.judge import request_ids
 from pytest_iopbackup.proof.mark import take_mark
 from pytest_iopbackup.proof.prove import prove
@@ -186,12 +187,13 @@ class Drill(Operations):
     def prove(self, mark: str, on: Restorable | None = None, *, physical: bool = True) -> ProofFacts:
         """Compare the database, or a copy, with a mark and with the ledger; returns what was found, good or bad.
 
-        With ``physical``, the cluster is looked over as well: page checksums, heaps, indexes, constraints.
+        With ``physical``, the cluster is looked over as well: page checksums, heaps, indexes, constraints. Rows of a
+        copy that differ are named with their values, where the stack's own still are as at the mark.
         """
         ledger = None if self.seeded is None else (self.history.entries(mark), self.seeded)
         seconds = self.limits.examine if physical else None
         with (on or self.stack).connect(autocommit=False) as connection:
-            return prove(
+            proof = prove(
                 connection,
                 self.history.mark(mark),
                 ledger,
@@ -199,6 +201,9 @@ class Drill(Operations):
                 progress=self.progress,
                 redact=self._redact,
             )
+            if on is None:
+                return proof
+            return name_from_source(proof, self.stack.connect, connection, redact=self._redact)
 
     def expect(self, mark: str) -> ProofFacts:
         """Prove that the database holds exactly what a mark says; raises AssertionError that names the differences."""

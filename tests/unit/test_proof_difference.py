@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_iopbackup.errors import ProofError
+from pytest_iopbackup.proof import difference as proof_difference
 from pytest_iopbackup.proof.difference import WIDTH, difference, readable
 
 Rows = list[tuple[str, int]]
@@ -87,3 +89,12 @@ def test_readable_is_cut() -> None:
     text = readable(copied("x" * 500), ("id",))
     assert len(text) == WIDTH
     assert text.endswith("x…")
+
+
+def test_rows_that_have_not_met_are_held_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [b"%d\thash" % number for number in range(50)]
+    monkeypatch.setattr(proof_difference, "MOST_WAITING", 100)
+    assert len(difference(there, reversed(there[1:])).missing) == 1
+    monkeypatch.setattr(proof_difference, "MOST_WAITING", 40)
+    with pytest.raises(ProofError, match="more than 40 rows differ"):
+        difference(there, reversed(there))

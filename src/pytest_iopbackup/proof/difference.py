@@ -8,11 +8,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from pytest_iopbackup.errors import ProofError
+
 EXAMPLES = 10
 """How many rows are named in each way of differing."""
 
 WIDTH = 120
 """Longest name of a row, in characters."""
+
+MOST_WAITING = 200_000
+"""Lines held in memory at most: some 40 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +33,9 @@ def difference(expected: Iterable[bytes], actual: Iterable[bytes]) -> Difference
     """Compare two streams of lines as multisets; a key that is left on both sides is a changed row.
 
     The streams are read in step and equal lines cancel out as they meet, so what is held in memory is the lines that
-    have not met yet. A restore keeps rows where they were: that is little more than the differences. Had the rows
-    been written anew in another order, it could be all of one side, some 200 bytes a row.
+    have not met yet, some 200 bytes each. A restore keeps rows where they were: that is little more than the
+    differences. Had the rows been written anew in another order, it could be all of one side: raises ProofError where
+    more than ``MOST_WAITING`` have not met.
     """
     waiting: dict[bytes, int] = {}  # expected lines count up, actual ones down
     for wanted, found in zip_longest(expected, actual):
@@ -40,6 +46,8 @@ def difference(expected: Iterable[bytes], actual: Iterable[bytes]) -> Difference
                 count = waiting.pop(line, 0) + step
                 if count:
                     waiting[line] = count
+        if len(waiting) > MOST_WAITING:
+            raise ProofError(f"more than {MOST_WAITING:,} rows differ, or lie elsewhere: too many to be named")
     return _classified(waiting)
 
 
