@@ -74,7 +74,8 @@ def look_up() -> tuple[list[Backup], str]:
         raise Refused(f"nothing can be restored from stanza {STANZA}: {words} (status {repo['status']['code']})", HINT)
     cluster = [{"id": db["id"], "repo-key": repo["key"]} for db in stanza["db"] if db["repo-key"] == repo["key"]][-1]
     archives = [archive["id"] for archive in stanza["archive"] if archive["database"] == cluster]
-    entries = [entry for entry in stanza["backup"] if entry["database"] == cluster]
+    mine = [entry for entry in stanza["backup"] if entry["database"] == cluster]
+    entries = [entry for entry in mine if entry["archive"]["start"]]  # taken offline, it has no WAL to go on with
     if not archives or not entries:
         raise Refused("the repository holds no backup of the present cluster with its WAL", HINT)
     entries.sort(key=lambda entry: int(entry["timestamp"]["stop"]))

@@ -108,6 +108,7 @@ CRASH = Crash(
     lost=Differing(total=300, examples=("11111111-2222-4333-8444-555555555555 (login, client 2), 1.500 s before",)),
     oldest=1.5,
     hole=None,
+    physical=PHYSICAL,
     backup_age=61,
     restore=RESTORE,
     recovery_seconds=0.25,

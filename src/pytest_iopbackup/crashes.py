@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
 
-from pytest_iopbackup.proven import Differing, RestoreFacts, Verdict
+from pytest_iopbackup.proven import Differing, PhysicalFacts, RestoreFacts, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,8 @@ class Crash:
     backup_age: float
     """From the end of the backup restored to the crash: the loss, had there been no archived WAL."""
     restore: RestoreFacts
+    physical: PhysicalFacts | None = None
+    """Of the cluster restored without the disk."""
     recovery_seconds: float
     """Of the server on its own disk: from its start until the first transaction could be committed."""
     recovered_to: str

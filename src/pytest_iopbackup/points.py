@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pytest_iopbackup.proven import Verdict
+from pytest_iopbackup.proven import PhysicalFacts, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,8 @@ class PointFacts:
     """Tables whose digests were compared."""
     refusal: str | None = None
     """What had to be said (a regular expression), where a refusal was expected."""
+    physical: PhysicalFacts | None = None
+    """Of the restored cluster, where it was looked over: in a sweep, at the last point of each restore."""
     reached: str | None = None
     """PostgreSQL's own words on where recovery ended, or those of the refusal."""
     verdict: Verdict
@@ -73,6 +75,11 @@ class PointsFacts:
             return "no point was compared with rows that had to be there, so nothing is proven"
         more = f"; and {len(bad) - 1} more of {len(self.points)} points" if len(bad) > 1 else ""
         return f"{bad[0].name}: {bad[0].reason}{more}"
+
+    @property
+    def looked_over(self) -> tuple[PhysicalFacts, ...]:
+        """What the physical proof has looked at, of each restored cluster."""
+        return tuple(point.physical for point in self.points if point.physical is not None)
 
     @property
     def refused(self) -> tuple[PointFacts, ...]:

@@ -144,11 +144,11 @@ class ProofFacts:
 
     mark: str
     algorithm: str
-    tables: tuple[TableComparison, ...]
-    sequences: int
-    objects: int
-    findings: tuple[Finding, ...]
-    ledger: LedgerJudgement | None
+    tables: tuple[TableComparison, ...] = ()
+    sequences: int = 0
+    objects: int = 0
+    findings: tuple[Finding, ...] = ()
+    ledger: LedgerJudgement | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Tables whose rows were not compared, and why: unlogged ones, foreign ones."""
     physical: PhysicalFacts | None = None

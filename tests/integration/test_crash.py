@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from broken import INDEX, lose_entries
 from pytest_iopbackup.cluster.lsn import parse_lsn, segment_name
 from pytest_iopbackup.cluster.pgbackrest import await_archived, info
 from pytest_iopbackup.crash import Crashes
@@ -109,6 +110,8 @@ def test_no_more_is_lost_than_promised_and_nothing_with_the_disk(iop_stack: Dril
         assert oldest is not None
         assert crash.moment - oldest == pytest.approx(timedelta(seconds=crash.oldest), abs=timedelta(milliseconds=2))
         assert crash.restore.by == "default"
+        assert crash.physical is not None
+        assert crash.physical.pages > 1000
         assert crash.restore.backup_set == info(iop_stack.stack, iop_stack.limits).backups[-1].label
         assert "redo done at" in crash.recovered_to
         assert 0 < crash.recovery_seconds < 60
@@ -234,6 +237,15 @@ def test_what_was_prepared_at_the_crash_keeps_nobody_from_reading(
     facts = crashed(iop_stack, 4.5)
     assert (facts.verdict, facts.trouble) == (Verdict.PASSED, None)
     assert "recovering prepared transaction" in iop_stack.stack.database_log()
+
+
+@durable
+def test_an_index_without_an_entry_is_told_of_what_was_restored(iop_stack: Drill) -> None:
+    with iop_stack.connect() as connection:
+        lose_entries(connection)
+    facts = crashed(iop_stack, 1.0)
+    assert facts.verdict is Verdict.FAILED
+    assert f"restored without the primary's disk: index {INDEX}: expected " in (facts.trouble or "")
 
 
 @durable

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from test_proof import BLIND, SOURCE, bare
 
+from broken import LOSE_ENTRIES
 from pytest_iopbackup.cluster.lsn import parse_lsn
 from pytest_iopbackup.cluster.pgbackrest import info
 from pytest_iopbackup.cluster.targets import format_time
@@ -133,15 +134,6 @@ def up(drill: Drill) -> bool:
     return True
 
 
-def without(index: str, *statements: str) -> tuple[str, ...]:
-    """Do something that an index is not told."""
-    ready = f"UPDATE pg_index SET indisready = {{}} WHERE indexrelid = '{index}'::regclass"
-    return (ready.format("false"), *statements, ready.format("true"))
-
-
-# Changes an indexed column and changes it back: the row is what it was, at another place.
-MOVE = ("UPDATE identity.sessions SET token_hash = set_byte(token_hash, 0, 255 - get_byte(token_hash, 0))",) * 2
-
 ID = r"\(id=[0-9a-f-]{36}\)"
 SABOTEURS = (
     Saboteur(
@@ -205,7 +197,7 @@ SABOTEURS = (
     ),
     Saboteur(
         "index without an entry",
-        after(*without("identity.sessions_user_id_idx", *MOVE)),
+        after(*LOSE_ENTRIES),
         r"failed: index identity\.sessions_user_id_idx: expected each row's entry in its place, found heap tuple",
     ),
     Saboteur(

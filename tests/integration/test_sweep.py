@@ -7,10 +7,12 @@ from random import Random
 
 import pytest
 
+from broken import INDEX, lose_entries
 from pytest_iopbackup.cluster.lsn import parse_lsn
 from pytest_iopbackup.cluster.targets import By, Target
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import ProofError, UsageError
+from pytest_iopbackup.everywhere.attempt import Attempt, attempt
 from pytest_iopbackup.everywhere.draw import draw, placed
 from pytest_iopbackup.everywhere.sweep import Sweep, newest_before
 from pytest_iopbackup.everywhere.window import Window, archive_all
@@ -41,11 +43,33 @@ def test_all_kinds_are_exact_side_by_side_and_the_seed_gives_them_again(iop_stac
     assert {point.by for point in facts.points} >= {"time", "lsn", "xid", "name"}
     assert len({point.backup_set for point in facts.points}) == 2
     assert all(point.tables for point in facts.points)
+    assert len(facts.looked_over) == facts.restores
+    assert all(facts.pages and facts.indexes and facts.constraints for facts in facts.looked_over)
+    assert facts.points[-1].physical is not None
     expected = [point.expected or 0 for point in facts.points]
     assert expected == sorted(expected)
     again = draw(Window(iop_stack), 8, Random(iop_stack.seed))
     assert [place.target.value for place in again] == [point.target for point in facts.points]
     assert [place.target.value for place in draw(window, 8, Random(7))] != [point.target for point in facts.points]
+
+
+def test_an_index_that_has_lost_an_entry_is_seen_when_recovery_has_ended(iop_stack: Drill) -> None:
+    iop_stack.mark("seeded")
+    iop_stack.write(20)
+    with iop_stack.connect() as connection:
+        lose_entries(connection)
+    iop_stack.write(20)
+    iop_stack.mark("last")
+    archive_all(iop_stack)
+    window = Window(iop_stack)
+    places = [place for place in draw(window, 4, Random(1)) if place.target.by is not By.NAME]
+    facts = Sweep(iop_stack, points=4).over(window, places)
+    assert [point.verdict for point in facts.points] == [*[Verdict.PASSED] * (len(places) - 1), Verdict.FAILED]
+    assert f"index {INDEX}: expected each row's entry in its place" in (facts.points[-1].reason or "")
+    assert facts.points[-1].physical is not None
+    alone = attempt(iop_stack, Attempt(name="alone", window=window, target=places[-1].target))
+    assert alone.verdict is Verdict.FAILED
+    assert f"index {INDEX}: expected " in (alone.reason or "")
 
 
 def test_a_ledger_that_was_edited_is_seen_at_every_point_behind_it(iop_stack: Drill) -> None:

@@ -234,6 +234,16 @@ def test_points_have_a_line_each_in_markdown_and_one_for_all_elsewhere() -> None
     assert from_json(to_json(run(scenario(swept))), RunRecord) == run(scenario(swept))
 
 
+def test_points_tell_how_much_of_what_was_restored_is_sound() -> None:
+    points = replace(POINTS, points=(replace(POINT, physical=PHYSICAL), replace(POINT, physical=None), DENIED))
+    swept = replace(step(3, "sweep", "sweep: 2 random recovery points"), points=points)
+    assert "1 rightly refused, 1 restore, 1 sound, seed 7; " in note(swept)
+    text = to_markdown(run(scenario(swept)))
+    sound = "sound: 4 622 pages, 353 heaps, 531 indexes, 129 constraints"
+    assert f"Looked over after the restore: 1 of them; the largest is {sound}." in text
+    assert from_json(to_json(run(scenario(swept))), RunRecord) == run(scenario(swept))
+
+
 def test_markdown_survives_reasons_that_would_break_its_tables() -> None:
     broken = step(1, "backup", "backup full", UNKNOWN, "one | two\nthree")
     text = to_markdown(run(scenario(broken, verdict=UNKNOWN, reason="one | two\nthree")))

@@ -30,7 +30,10 @@ _DETAIL = {"PGBACKREST_LOG_LEVEL_CONSOLE": "detail"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Info:
-    """What the repository holds for the stanza, backups oldest first."""
+    """What the repository holds for the stanza, backups oldest first.
+
+    Without those that were taken offline (``--no-online``): no WAL belongs to them, so nothing is recovered from there.
+    """
 
     backups: tuple[BackupFacts, ...]
     archive_id: str | None
@@ -53,7 +56,7 @@ def info(stack: Restorable, limits: Limits) -> Info:
     stanza = stanzas[0]
     archive = stanza["archive"][-1] if stanza["archive"] else None
     return Info(
-        backups=tuple(_backup(entry) for entry in stanza["backup"] if not entry.get("error")),
+        backups=tuple(_backup(entry) for entry in stanza["backup"] if _usable(entry)),
         archive_id=archive["id"] if archive else None,
         newest_wal=archive["max"] if archive else None,
     )
@@ -182,6 +185,10 @@ def json_in(result: CommandResult) -> Any:
     if document is None:
         raise IopError(f"no JSON in what was printed: {result.describe()}")
     return json.loads(document[0])
+
+
+def _usable(entry: dict[str, Any]) -> bool:
+    return not entry.get("error") and bool(entry["archive"]["start"])
 
 
 def _backup(entry: dict[str, Any]) -> BackupFacts:

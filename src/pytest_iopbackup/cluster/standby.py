@@ -108,20 +108,28 @@ class Standby:
         self._halt()
         self._aside = self._run(_SET_ASIDE)
         self._await_pause()
-        self.connection.execute("SELECT pg_wal_replay_resume()")  # at a target, it promotes
-
-        def ended() -> bool:
-            row = self.connection.execute("SELECT NOT pg_is_in_recovery()").fetchone()
-            return bool(row and row[0])
-
-        wait_until(ended, limit=self._limits.recovery, what="the end of recovery", pause=0.01)
+        self._resume()
         if self._aside:
             self.base = base
+
+    def end(self) -> None:
+        """End recovery where it is paused, if it has not ended, and for good. Raises RecoveryError."""
+        self.base = None
+        if not self._ended():
+            self._resume()
 
     def close(self) -> None:
         """Remove it."""
         self._hang_up()
         self._stack.close()
+
+    def _resume(self) -> None:
+        self.connection.execute("SELECT pg_wal_replay_resume()")  # at a target, it promotes
+        wait_until(self._ended, limit=self._limits.recovery, what="the end of recovery", pause=0.01)
+
+    def _ended(self) -> bool:
+        row = self.connection.execute("SELECT NOT pg_is_in_recovery()").fetchone()
+        return bool(row and row[0])
 
     def _run(self, script: str) -> bool:
         """Run a script on the data directory and its place aside; false where it says 3."""

@@ -101,14 +101,19 @@ def _try(drill: Drill, wanted: Attempt, copy: Restorable, facts: PointFacts) -> 
     if cut is None:
         reason = f"restored, though the target cannot be reached: {done.reached}"
         return replace(facts, verdict=Verdict.FAILED, reason=reason)
-    return prove(wanted, cut, copy, facts)
+    return prove(wanted, cut, copy, facts, seconds=drill.limits.examine)
 
 
-def prove(wanted: Attempt, cut: InWal, copy: Restorable, facts: PointFacts) -> PointFacts:
-    """Judge a restored copy: where it stopped, and what it holds. ``facts.reached`` has PostgreSQL's words."""
+def prove(
+    wanted: Attempt, cut: InWal, copy: Restorable, facts: PointFacts, *, seconds: float | None = None
+) -> PointFacts:
+    """Judge a restored copy: where it stopped, and what it holds. ``facts.reached`` has PostgreSQL's words.
+
+    ``seconds`` is :meth:`Window.prove`'s.
+    """
     with copy.connect(options=wanted.client) as connection:
         roll_back_left_over(connection)  # what is prepared at the target may keep others from reading
-        proven = wanted.window.prove(cut, connection)
+        proven = wanted.window.prove(cut, connection, seconds=seconds)
     return proven.judged(facts, misplaced(wanted.window.order, wanted.target, cut, facts.reached or ""))
 
 

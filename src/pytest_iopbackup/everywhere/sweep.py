@@ -3,7 +3,8 @@
 At each point, all of it, whatever was found at the one before: every request in the audit table against the ledger, the
 version of every row that any transaction of the ledger changed, the row set of every table that the workload never
 changes (at a mark, of all tables, and schema, sequences and large objects), PostgreSQL's words on where it stopped, and
-how far it says that it has replayed. Done once: reading the WAL, and the text of a query.
+how far it says that it has replayed. Done once: reading the WAL, the text of a query, and for each restore the physical
+proof, when recovery ends at its last point.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.everywhere.draw import Place, draw, placed
 from pytest_iopbackup.everywhere.window import Window, archive_all
 from pytest_iopbackup.points import PointFacts, PointsFacts
+from pytest_iopbackup.proof.prove import looked_over
 from pytest_iopbackup.proof.stop import misplaced, overrun
-from pytest_iopbackup.proven import Verdict
+from pytest_iopbackup.proof.verdict import verdict
+from pytest_iopbackup.proven import ProofFacts, Verdict
 from pytest_iopbackup.record import BackupFacts
 
 
@@ -80,6 +83,8 @@ class Sweep:
                 self._tell()
                 if points[-1].reached is None:  # WAL is missing, and will be for all that come behind
                     break
+            else:
+                points[-1] = self._look_over(standby, points[-1])
         finally:
             standby.close()
         lost = f"not tried: recovery did not get past {points[-1].name}"
@@ -108,6 +113,19 @@ class Sweep:
         astray = misplaced(window.order, place.target, place.cut, paused.reached)
         return proven.judged(facts, astray or overrun(window.order, place.cut, paused.replayed))
 
+    def _look_over(self, standby: Standby, last: PointFacts) -> PointFacts:
+        """Look the restored cluster over, as after each restore; its last point is judged, for this ends recovery."""
+        try:
+            standby.end()
+            roll_back_left_over(standby.connection)
+            nothing = ProofFacts(mark="", algorithm="")
+            proof = looked_over(nothing, standby.connection, self._drill.limits.examine, lambda: nothing)
+        except Exception as error:  # whatever it is, it is a verdict with a reason
+            return _worse(last, blame(error), words(error))
+        if proof.findings:
+            last = _worse(last, *verdict(proof))
+        return replace(last, physical=proof.physical)
+
     def _tell(self) -> None:
         with self._lock:
             self._done += 1
@@ -131,6 +149,11 @@ def _demand_same(window: Window, place: Place, base: BackupFacts) -> None:
     again = placed(window, place.target, base)
     if again is None or again.position != place.position:
         raise ProofError(f"from backup {base.label}, {place.target.describe()} is another place")
+
+
+def _worse(point: PointFacts, found: Verdict, reason: str | None) -> PointFacts:
+    """Return a point's facts with what was found besides, unless it has not passed anyway."""
+    return point if point.verdict is not Verdict.PASSED else replace(point, verdict=found, reason=reason)
 
 
 def _facts(place: Place, base: BackupFacts) -> PointFacts:

@@ -22,9 +22,10 @@ from pytest_iopbackup.proof.compare import compare
 from pytest_iopbackup.proof.cut import InWal, cut_at, owners
 from pytest_iopbackup.proof.judge import judge
 from pytest_iopbackup.proof.mark import Mark
+from pytest_iopbackup.proof.prove import looked_over
 from pytest_iopbackup.proof.session import Connection, reading
 from pytest_iopbackup.proof.verdict import verdict
-from pytest_iopbackup.proven import ProofFacts, TableComparison, Verdict
+from pytest_iopbackup.proven import PhysicalFacts, ProofFacts, TableComparison, Verdict
 from pytest_iopbackup.record import BackupFacts
 
 _QUIET = timedelta(seconds=0.2)
@@ -39,6 +40,7 @@ class Proven:
     """Transactions that had to be there."""
     mark: str | None
     tables: int
+    physical: PhysicalFacts | None
     verdict: Verdict
     reason: str | None
 
@@ -53,6 +55,7 @@ class Proven:
             expected=self.expected,
             mark=self.mark,
             tables=self.tables,
+            physical=self.physical,
             verdict=Verdict.FAILED if elsewhere else self.verdict,
             reason=astray if elsewhere else self.reason,
         )
@@ -123,34 +126,40 @@ class Window:
                 return mark
         return None
 
-    def prove(self, cut: InWal, connection: Connection) -> Proven:
+    def prove(self, cut: InWal, connection: Connection, *, seconds: float | None = None) -> Proven:
         """Compare a restored database with what must be there: ledger, mark, tables that the workload never changes.
 
-        Reads only. Raises ProofError where that cannot be done.
+        With ``seconds`` for each statement of it, the cluster is looked over meanwhile; without, this reads only.
+        Raises ProofError where that cannot be done.
         """
         mark = self.mark_at(cut)
+        name = mark.facts.name if mark else ""
+        nothing = ProofFacts(mark=name, algorithm="")
+        proof = looked_over(nothing, connection, seconds, lambda: self._compared(nothing, cut, mark, connection))
+        outcome, reason = verdict(proof)
+        if outcome is Verdict.UNKNOWN and not proof.tables and proof.ledger and proof.ledger.rows:
+            outcome, reason = Verdict.PASSED, None  # no table is known to be the same everywhere: the ledger has judged
+        return Proven(
+            expected=proof.ledger.acknowledged if proof.ledger else 0,
+            mark=name or None,
+            tables=len(proof.tables),
+            physical=proof.physical,
+            verdict=outcome,
+            reason=reason,
+        )
+
+    def _compared(self, nothing: ProofFacts, cut: InWal, mark: Mark | None, connection: Connection) -> ProofFacts:
         found = compare(mark.capture, connection) if mark else None
         if found and mark and not self._sequences_exact(mark, cut):
             found = replace(found, findings=tuple(one for one in found.findings if one.kind != "sequence"), sequences=0)
         tables = found.tables if found else _compare_unchanged(self.unchanged, connection)
-        proof = ProofFacts(
-            mark=mark.facts.name if mark else "",
-            algorithm="",
+        return replace(
+            nothing,
             tables=tables,
             sequences=found.sequences if found else 0,
             objects=found.objects if found else 0,
             findings=found.findings if found else (),
             ledger=judge(self.entries, cut, connection, seeded=self._seeded),
-        )
-        outcome, reason = verdict(proof)
-        if outcome is Verdict.UNKNOWN and not tables and proof.ledger and proof.ledger.rows:
-            outcome, reason = Verdict.PASSED, None  # no table is known to be the same everywhere: the ledger has judged
-        return Proven(
-            expected=proof.ledger.acknowledged if proof.ledger else 0,
-            mark=mark.facts.name if mark else None,
-            tables=len(tables),
-            verdict=outcome,
-            reason=reason,
         )
 
     def _sequences_exact(self, mark: Mark, cut: InWal) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -38,19 +38,23 @@ def prove(
     ProofError where either could not be carried out, unless the other has found what is wrong: damage is the likeliest
     reason why rows cannot be read.
     """
-    nothing = ProofFacts(
-        mark=mark.facts.name,
-        algorithm=mark.capture.algorithm,
-        tables=(),
-        sequences=0,
-        objects=0,
-        findings=(),
-        ledger=None,
+    nothing = ProofFacts(mark=mark.facts.name, algorithm=mark.capture.algorithm)
+    return looked_over(
+        nothing, connection, seconds, lambda: _compared(nothing, connection, mark, ledger, progress, redact=redact)
     )
+
+
+def looked_over(
+    nothing: ProofFacts, connection: Connection, seconds: float | None, compared: Callable[[], ProofFacts]
+) -> ProofFacts:
+    """Carry out a comparison, and look the cluster over meanwhile; see :func:`prove`.
+
+    ``nothing`` is what is told where the rows cannot be read and the cluster's damage says why.
+    """
     with ThreadPoolExecutor(1) as pool:
         looking = None if seconds is None else pool.submit(examine, connector(connection), seconds)
         try:
-            proof = _compared(nothing, connection, mark, ledger, progress, redact=redact)
+            proof = compared()
         except ProofError as error:
             if looking is None or looking.exception() or not looking.result()[1]:
                 raise
