@@ -42,10 +42,8 @@ from pytest_iopbackup.limits import wait_until
 from pytest_iopbackup.proof.cut import Cut, Everything, cut_at, owners
 from pytest_iopbackup.proof.judge import judge, request_ids
 from pytest_iopbackup.proof.loss import Scene, loss, settle
-from pytest_iopbackup.proof.physical import examine
-from pytest_iopbackup.proof.session import connector
-from pytest_iopbackup.proof.verdict import verdict
-from pytest_iopbackup.proven import PhysicalFacts, ProofFacts, RestoreFacts, Verdict
+from pytest_iopbackup.proof.prove import require_sound
+from pytest_iopbackup.proven import PhysicalFacts, RestoreFacts, Verdict
 from pytest_iopbackup.record import BackupFacts, WriteFacts
 from pytest_iopbackup.stack.base import Restorable, Service
 
@@ -243,18 +241,11 @@ class Crashes:
             cut = cut_at(order, Target(), base, owners(order, scene.entries))
             assert cut is not None  # the end is always reached
             present = self._require(copy, scene, cut)
-            physical = self._look_over(copy)
+            with copy.connect() as connection:
+                physical = require_sound(connection, self._limits.examine)
         finally:
             copy.close()
         return _Restored(facts=facts, base=base, present=present, hole=order.hole, physical=physical)
-
-    def _look_over(self, copy: Restorable) -> PhysicalFacts:
-        """Demand that a restored cluster is sound. Raises IopError with what is not."""
-        with copy.connect() as connection:
-            physical, findings = examine(connector(connection), self._limits.examine)
-        if findings:
-            raise IopError(verdict(ProofFacts(mark="", algorithm="", findings=findings))[1] or "")
-        return physical
 
     def _start_on_disk(self, scene: Scene) -> tuple[Recovery, int]:
         """Start the server on its own disk; nothing may be lost. Return how many indeterminate ones are there, too."""

@@ -26,10 +26,9 @@ from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.everywhere.draw import Place, draw, placed
 from pytest_iopbackup.everywhere.window import Window, archive_all
 from pytest_iopbackup.points import PointFacts, PointsFacts
-from pytest_iopbackup.proof.prove import looked_over
+from pytest_iopbackup.proof.prove import require_sound
 from pytest_iopbackup.proof.stop import misplaced, overrun
-from pytest_iopbackup.proof.verdict import verdict
-from pytest_iopbackup.proven import ProofFacts, Verdict
+from pytest_iopbackup.proven import Verdict
 from pytest_iopbackup.record import BackupFacts
 
 
@@ -118,13 +117,9 @@ class Sweep:
         try:
             standby.end()
             roll_back_left_over(standby.connection)
-            nothing = ProofFacts(mark="", algorithm="")
-            proof = looked_over(nothing, standby.connection, self._drill.limits.examine, lambda: nothing)
+            return replace(last, physical=require_sound(standby.connection, self._drill.limits.examine))
         except Exception as error:  # whatever it is, it is a verdict with a reason
             return _worse(last, blame(error), words(error))
-        if proof.findings:
-            last = _worse(last, *verdict(proof))
-        return replace(last, physical=proof.physical)
 
     def _tell(self) -> None:
         with self._lock:
@@ -151,7 +146,7 @@ def _demand_same(window: Window, place: Place, base: BackupFacts) -> None:
         raise ProofError(f"from backup {base.label}, {place.target.describe()} is another place")
 
 
-def _worse(point: PointFacts, found: Verdict, reason: str | None) -> PointFacts:
+def _worse(point: PointFacts, found: Verdict, reason: str) -> PointFacts:
     """Return a point's facts with what was found besides, unless it has not passed anyway."""
     return point if point.verdict is not Verdict.PASSED else replace(point, verdict=found, reason=reason)
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from pytest_iopbackup.dataset.ledger import Entry
-from pytest_iopbackup.errors import ProofError
+from pytest_iopbackup.errors import IopError, ProofError
 from pytest_iopbackup.proof.capture import Progress
 from pytest_iopbackup.proof.compare import compare
 from pytest_iopbackup.proof.cut import AtTime
@@ -17,7 +17,7 @@ from pytest_iopbackup.proof.physical import examine
 from pytest_iopbackup.proof.redact import without_rows
 from pytest_iopbackup.proof.session import Connection, connector
 from pytest_iopbackup.proof.verdict import verdict
-from pytest_iopbackup.proven import Finding, ProofFacts, Verdict
+from pytest_iopbackup.proven import Finding, PhysicalFacts, ProofFacts, Verdict
 
 Ledger = tuple[Sequence[Entry], Set[str]]
 """What the workload committed or tried, and the requests that were there before it."""
@@ -71,6 +71,14 @@ def looked_over(
             raise
         return proof
     return replace(proof, physical=facts, findings=(*proof.findings, *findings))
+
+
+def require_sound(connection: Connection, seconds: float) -> PhysicalFacts:
+    """Look a cluster over by itself; see :func:`prove`. Raises IopError with what is wrong with it."""
+    facts, findings = examine(connector(connection), seconds)
+    if findings:
+        raise IopError(verdict(ProofFacts(mark="", algorithm="", findings=findings))[1] or "")
+    return facts
 
 
 def _compared(
