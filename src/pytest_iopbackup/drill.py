@@ -174,21 +174,24 @@ class Drill(Operations):
         """Restore beside the running stack, which goes on, and compare with a mark.
 
         ``by`` default restores to the end of the archived WAL; the mark then says what has to be there. ``base`` is the
-        label of the backup to begin with; without it, the newest that will do. ``physical`` is :meth:`prove`'s.
+        label of the backup to begin with; without it, the newest that will do. ``physical`` is :meth:`prove`'s. With
+        ``limits`` of its own time matters, and the stack may hang: it is not asked to name rows.
         """
         target = replace(self.history.target(None if by == "default" else mark, by), backup_set=base)
         copy = self.stack.copy()
         try:
             facts = restore.restore(copy, target, limits or self.limits, resume=())
-            return facts, self.prove(mark, copy, physical=physical)
+            return facts, self.prove(mark, copy, physical=physical, at_hand=limits is None)
         finally:
             copy.close()
 
-    def prove(self, mark: str, on: Restorable | None = None, *, physical: bool = True) -> ProofFacts:
+    def prove(
+        self, mark: str, on: Restorable | None = None, *, physical: bool = True, at_hand: bool = True
+    ) -> ProofFacts:
         """Compare the database, or a copy, with a mark and with the ledger; returns what was found, good or bad.
 
         With ``physical``, the cluster is looked over as well: page checksums, heaps, indexes, constraints. Rows of a
-        copy that differ are named with their values, where the stack's own still are as at the mark.
+        copy that differ are named with their values, where the stack's own, if ``at_hand``, still are as at the mark.
         """
         ledger = None if self.seeded is None else (self.history.entries(mark), self.seeded)
         seconds = self.limits.examine if physical else None
@@ -201,7 +204,7 @@ class Drill(Operations):
                 progress=self.progress,
                 redact=self._redact,
             )
-            if on is None:
+            if on is None or not at_hand:
                 return proof
             return name_from_source(proof, self.stack.connect, connection, redact=self._redact)
 

@@ -77,9 +77,10 @@ class PointsFacts:
         return f"{bad[0].name}: {bad[0].reason}{more}"
 
     @property
-    def looked_over(self) -> tuple[PhysicalFacts, ...]:
-        """What the physical proof has looked at, of each restored cluster."""
-        return tuple(point.physical for point in self.points if point.physical is not None)
+    def sound(self) -> tuple[PhysicalFacts, ...]:
+        """What the physical proof has looked at, of each restored cluster in which it found nothing wrong."""
+        passed = (point.physical for point in self.points if point.verdict is Verdict.PASSED)
+        return tuple(physical for physical in passed if physical is not None)
 
     @property
     def refused(self) -> tuple[PointFacts, ...]:

@@ -238,9 +238,11 @@ def test_points_tell_how_much_of_what_was_restored_is_sound() -> None:
     points = replace(POINTS, points=(replace(POINT, physical=PHYSICAL), replace(POINT, physical=None), DENIED))
     swept = replace(step(3, "sweep", "sweep: 2 random recovery points"), points=points)
     assert "1 rightly refused, 1 restore, 1 sound, seed 7; " in note(swept)
+    broken = replace(points, points=(replace(POINT, physical=PHYSICAL, verdict=Verdict.FAILED, reason="index i"),))
+    assert "sound" not in to_markdown(run(scenario(replace(swept, points=broken))))
     text = to_markdown(run(scenario(swept)))
     sound = "sound: 4 622 pages, 353 heaps, 531 indexes, 129 constraints"
-    assert f"Looked over after the restore: 1 of them; the largest is {sound}." in text
+    assert f"1 restored cluster is sound; of the largest: {sound}." in text
     assert from_json(to_json(run(scenario(swept))), RunRecord) == run(scenario(swept))
 
 

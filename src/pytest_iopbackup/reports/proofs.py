@@ -38,9 +38,10 @@ def points_section(steps: tuple[StepRecord, ...]) -> Iterator[str]:
         tried = f"{number(len(step.points.points))} points, {step.points.restores} restore"
         tried += "s" if step.points.restores != 1 else ""
         yield f"{tried}; {step.points.window}{seed}.\n"
-        if over := step.points.looked_over:
-            largest = max(over, key=lambda facts: facts.pages)
-            yield f"Looked over after the restore: {number(len(over))} of them; the largest is {physical(largest)}.\n"
+        if sound := step.points.sound:
+            largest = max(sound, key=lambda facts: facts.pages)
+            found = "1 restored cluster is" if len(sound) == 1 else f"{number(len(sound))} restored clusters are"
+            yield f"{found} sound; of the largest: {physical(largest)}.\n"
         headers = ("point", "by", "target", "from backup", "timeline", "expected", "verdict", "reached", "seconds")
         yield grid(headers, [_point(point) for point in step.points.points])
 

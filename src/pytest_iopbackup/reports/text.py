@@ -125,7 +125,7 @@ def _points(tried: PointsFacts) -> str:
     marked = sum(point.mark is not None for point in tried.points)
     refused = f", {len(tried.refused)} rightly refused" if tried.refused else ""
     restores = f"{tried.restores} restore{'s' if tried.restores != 1 else ''}"
-    sound = f", {len(tried.looked_over)} sound" if tried.looked_over else ""
+    sound = f", {len(tried.sound)} sound" if tried.sound else ""
     seed = f", seed {tried.seed}" if tried.seed is not None else ""
     return f"{exact}{refused}, {restores}{sound}{seed}; {marked} with all row sets; {tried.window}"
 
