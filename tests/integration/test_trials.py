@@ -16,6 +16,8 @@ from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import HealError, ProofError, RecoveryError
 from pytest_iopbackup.faults.archiving import ArchiveCommandFalse, ArchiveCommandTrue
 from pytest_iopbackup.faults.base import PACE, Expected
+from pytest_iopbackup.faults.corruption import FLIP
+from pytest_iopbackup.faults.damage import ManifestCorrupt
 from pytest_iopbackup.faults.repository import RepositoryMoved
 from pytest_iopbackup.faults.site import Site
 from pytest_iopbackup.limits import wait_until
@@ -80,6 +82,22 @@ def test_a_restore_is_a_signal_that_can_be_the_one_that_must_report_it(iop_stack
     assert facts.detected is not None
     assert facts.detected.answer is Answer.ALARM
     assert sum(facts.laps.values()) > facts.laps["green"] > 0
+
+
+class LabelCorrupt(ManifestCorrupt):
+    """The byte is one of a label that the manifest refers to."""
+
+    def damage(self, site: Site, path: Path) -> None:
+        label = site.backups()[0].label.encode()
+        site.script(FLIP, path, str(path.read_bytes().index(label, path.stat().st_size // 3) + 4))
+
+
+@pytest.mark.iop_variables(**PACE, **ManifestCorrupt.variables)
+def test_a_byte_of_a_label_in_a_manifest_is_reported_though_verify_may_die_of_it(iop_stack: Drill) -> None:
+    facts = Trial(iop_stack, LabelCorrupt()).run()
+    assert (facts.verdict, facts.trouble) == (Verdict.PASSED, None)
+    assert facts.detected is not None
+    assert facts.detected.signal == "verify"
 
 
 class Unreported(ArchiveCommandFalse):
