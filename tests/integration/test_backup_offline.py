@@ -41,3 +41,4 @@ def test_nothing_is_recovered_from_it_and_all_else_goes_on(iop_stack: Drill) -> 
     assert refused.exit_code == 4
     assert "Traceback" not in refused.stderr
     assert label in refused.stderr
+    iop_stack.check()
