@@ -79,7 +79,8 @@ SELECT 'column', format('%s.%I', rel.name, a.attname),
            'storage ' || nullif(a.attstorage, t.typstorage)::text,
            'compression ' || nullif(a.attcompression::text, ''),
            'statistics ' || nullif(a.attstattarget, -1),
-           'options ' || a.attoptions::text,
+           -- pg_attver, of later minor releases (seen in 15.20), is the server's own count of changes
+           'options ' || nullif(ARRAY(SELECT o FROM unnest(a.attoptions) AS o WHERE o NOT LIKE 'pg\_attver=%')::text, '{}'),
            'foreign options ' || a.attfdwoptions::text)
 FROM pg_attribute AS a
 JOIN rel ON rel.oid = a.attrelid
