@@ -155,6 +155,12 @@ class BackupInfoHalfCorrupt(Described):
     fleeting = True
     expected = Expected(signal="backups", reason=r"backup\.info and its copy differ")
 
+    def inject(self, site: Site) -> None:
+        """As by a write that went wrong: its time is another. One with time and size as before is read each minute."""
+        super().inject(site)
+        for path in self._files:
+            site.script('touch "$1"', path)
+
     def heal(self, site: Site) -> None:
         """Copy the copy: a backup taken meanwhile is listed in it."""
         for path in self._files:
