@@ -82,8 +82,8 @@ class Sweep:
                 self._tell()
                 if points[-1].reached is None:  # WAL is missing, and will be for all that come behind
                     break
-            else:
-                points[-1] = self._look_over(standby, points[-1])
+                if standby.base is None or place is places[-1]:  # nothing more comes of this restore
+                    points[-1] = self._look_over(standby, points[-1])
         finally:
             standby.close()
         lost = f"not tried: recovery did not get past {points[-1].name}"
