@@ -1,7 +1,7 @@
 """Recovery points proven per minute by a sweep, against a restore for each of them, in one run on one stack.
 
-The standard dataset, 50 random points and each mark: one restore, then forward. Beside it, spread over the same points,
-``SAMPLE`` of them by a restore of their own, judged alike. Bounds: at least 10 times as many points a minute, and all
+50 random points and each mark: one restore, then forward. Beside it, spread over the same points, ``SAMPLE`` of them by
+a restore of their own, judged alike. Bounds: at least 10 times as many points a minute, and all
 within 90 s. ``WORKERS`` parts of the window, or restores, go side by side.
 """
 
@@ -34,6 +34,8 @@ TIMES = 10.0
 SECONDS = 90.0
 POINTS = int(os.environ.get("POINTS", "50"))
 SAMPLE = int(os.environ.get("SAMPLE", "6"))
+USERS = [int(users) for users in os.environ.get("USERS", "2000 100000").split()]
+"""The standard dataset, and one of 150 MB: a restore takes as long as there is data, a sweep does not."""
 WORKERS = int(os.environ.get("WORKERS", "2"))
 
 
@@ -42,7 +44,11 @@ def main() -> int:
     session = Session(Options(), run=f"bench-{os.getpid()}")
     with ExitStack() as stack:
         stack.callback(session.close)
-        drill = stack.enter_context(session.provide(Dataset(users=2000), lambda _name: nothing))
+        return judge(*(claim for users in USERS for claim in _compared(session, users)))
+
+
+def _compared(session: Session, users: int) -> list[Claim]:
+    with session.provide(Dataset(users=users), lambda _name: nothing) as drill:
         _write(drill)
         begun = time.monotonic()
         swept = Sweep(drill, POINTS, WORKERS).run()
@@ -67,13 +73,14 @@ def main() -> int:
         (f"sweep, {aside}", f"{len(swept.points)}", f"{seconds:.1f}", f"{sweeping:.0f}"),
         (f"a restore each, {aside}", f"{len(each)} sampled", f"{per_point:.2f} each", f"{restoring:.1f}"),
     ]
-    print(tabulate(rows, ("way", "points", "s", "points per minute"), disable_numparse=True))
+    print(tabulate(rows, (f"{users} users", "points", "s", "points per minute"), disable_numparse=True))
     wrong = sum(point.verdict is not Verdict.PASSED for point in (*swept.points, *each))
-    return judge(
-        Claim(what="points that are not exact", figure=wrong, bound=0, unit="points"),
-        Claim(what="points per minute, to a restore each", figure=sweeping / restoring, bound=TIMES, at_least=True),
-        Claim(what=f"{len(swept.points)} points", figure=seconds, bound=SECONDS, unit="s"),
-    )
+    ratio = f"{users} users: points per minute, to a restore each"
+    return [
+        Claim(what=f"{users} users: points that are not exact", figure=wrong, bound=0, unit="points"),
+        Claim(what=ratio, figure=sweeping / restoring, bound=TIMES, at_least=True),
+        Claim(what=f"{users} users: {len(swept.points)} points", figure=seconds, bound=SECONDS, unit="s"),
+    ]
 
 
 def _write(drill: Drill) -> None:

@@ -40,9 +40,10 @@ from pytest_iopbackup.faults.reach import out_of_reach
 from pytest_iopbackup.faults.site import Site
 from pytest_iopbackup.limits import wait_until
 from pytest_iopbackup.proof.cut import Cut, Everything, cut_at, owners
-from pytest_iopbackup.proof.judge import judge, request_ids
+from pytest_iopbackup.proof.judge import judge
 from pytest_iopbackup.proof.loss import Scene, loss, settle
 from pytest_iopbackup.proof.prove import require_sound
+from pytest_iopbackup.proof.requests import request_ids
 from pytest_iopbackup.proven import PhysicalFacts, RestoreFacts, Verdict
 from pytest_iopbackup.record import BackupFacts, WriteFacts
 from pytest_iopbackup.stack.base import Restorable, Service
@@ -272,7 +273,6 @@ class Crashes:
         """
         with where.connect() as connection:
             roll_back_left_over(connection)
-        with where.connect(autocommit=False) as connection:
             present = request_ids(connection)
             found = judge(scene.entries, cut, connection, seeded=self._seeded)
         for way, differing in (("lost", found.lost), ("unexpected", found.unexpected)):

@@ -23,9 +23,9 @@ from pytest_iopbackup.names import suggest
 from pytest_iopbackup.operations import Operations
 from pytest_iopbackup.proof import rowset
 from pytest_iopbackup.proof.at_hand import name_from_source
-from pytest_iopbackup.proof.judge import request_ids
 from pytest_iopbackup.proof.mark import take_mark
 from pytest_iopbackup.proof.prove import prove
+from pytest_iopbackup.proof.requests import request_ids
 from pytest_iopbackup.proof.verdict import describe, verdict
 from pytest_iopbackup.proven import ProofFacts, RestoreFacts, Verdict
 from pytest_iopbackup.record import (

@@ -27,6 +27,8 @@ class PointFacts:
     """The mark that lies exactly there, whose row sets were compared, too."""
     tables: int = 0
     """Tables whose digests were compared."""
+    still: int = 0
+    """In a sweep, tables that were not read again: compared at a point before, and changed by no record since."""
     refusal: str | None = None
     """What had to be said (a regular expression), where a refusal was expected."""
     physical: PhysicalFacts | None = None

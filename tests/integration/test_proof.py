@@ -24,7 +24,8 @@ from pytest_iopbackup.proof import rowset, taking
 from pytest_iopbackup.proof.capture import Capture, capture, load
 from pytest_iopbackup.proof.compare import Comparison, compare
 from pytest_iopbackup.proof.cut import AtTime
-from pytest_iopbackup.proof.judge import judge, request_ids
+from pytest_iopbackup.proof.judge import judge
+from pytest_iopbackup.proof.requests import request_ids
 from pytest_iopbackup.proof.sequences import SequenceState, read_states
 from pytest_iopbackup.proof.session import PINNED, reading
 from pytest_iopbackup.proof.sketch import Sketch

@@ -173,7 +173,7 @@ class Standby:
             return self._ask(reached) if reached else None
 
         try:
-            return wait_until(paused, limit=self._limits.recovery, what="recovery to pause at its target", pause=0.005)
+            return wait_until(paused, limit=self._limits.recovery, what="recovery to pause at its target", pause=0.002)
         except DeadlineError as error:
             tail = "\n".join(self._stack.database_log(offset).splitlines()[-5:])
             raise RecoveryError(f"{error.message}. PostgreSQL's log ends in:\n{tail}") from error
@@ -208,7 +208,7 @@ def _restore_command(kept: str) -> str:
     is enough: recovery writes to no segment, and does not recycle what is no regular file (``RemoveXlogFile``).
     """
     ask = f'mkdir -p "{kept}" && pgbackrest archive-get %f "{kept}/%f.part" && mv "{kept}/%f.part" "{kept}/%f"'
-    return f'''test -e "{kept}/%f" || {{ {ask}; }} && ln -sf "{kept}/%f" "%p"'''
+    return f'''test -e "{kept}/%f" || {{ {ask}; }} && exec ln -sf "{kept}/%f" "%p"'''
 
 
 def settings(target: Target) -> Mapping[str, str | None]:

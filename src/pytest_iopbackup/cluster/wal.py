@@ -7,7 +7,7 @@ recovery does.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -26,6 +26,14 @@ _ENDING = re.compile(
 )
 _RECORD = re.compile(r"^rmgr: .*?, lsn: ([0-9A-F/]+), prev ", re.MULTILINE)
 _SEGMENT = re.compile(r"(?:.*/)?([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?")
+_FILTER = """
+pg_waldump "$@" |
+    grep -E 'tx: +[1-9]|nextXid' | grep -vE 'desc: (LOCK|LOCK_UPDATED|FPI_FOR_HINT) ' |
+    grep -oE 'rel [0-9]+/[0-9]+/[0-9]+|(base|PG_[0-9_]+)/[0-9]+/[0-9]+|nextXid [0-9]+' | sort -u
+exit "${PIPESTATUS[0]}"
+"""
+_ONLY_CHANGES = ("bash", "-c", _FILTER, "pg_waldump")
+"""Which files transactions change, and where numbering stands when a snapshot is logged: each line once."""
 _STOPPED = re.compile(r'error in WAL record at (?P<lsn>[0-9A-F/]+)|could not find file "(?P<segment>[0-9A-F]{24})"')
 
 
@@ -49,6 +57,19 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What transactions change in a stretch of WAL.
+
+    What belongs to none (vacuum, pruning) changes no row, and neither does a lock on one, or a hint bit.
+    """
+
+    files: frozenset[tuple[int, int]]
+    """Of relations: OID of the database, and filenode."""
+    following: int
+    """The lower 32 bits of an xid: transactions from this one on have begun in this WAL, and all they do is in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WalOrder:
     """How transactions ended, in the order in which recovery meets them. Places are byte positions."""
 
@@ -60,12 +81,22 @@ class WalOrder:
     """Where the last record begins, behind which there is nothing to stop at; None where that was not read."""
     hole: str | None = None
     """The missing segment at which it ends, though there are later ones."""
+    changes: Changes | None = None
+    """None where that was not read."""
 
 
 def read_order(
-    stack: Restorable, since: str, limits: Limits, timeline: int | None = None, *, to_hole: bool = False
+    stack: Restorable,
+    since: str,
+    limits: Limits,
+    timeline: int | None = None,
+    *,
+    to_hole: bool = False,
+    changes: bool = False,
 ) -> WalOrder:
     """Read the archived WAL from the LSN ``since`` on, along ``timeline`` (None: the newest) and its ancestors.
+
+    With ``changes``, it is read once more, for what they are.
 
     Raises GapError where a segment on the way is missing, unless it is read ``to_hole``, as recovery does; ProofError
     where one cannot be read to its end.
@@ -80,7 +111,7 @@ def read_order(
     made = host.run(["mktemp", "-d", "-p", str(stack.places.lock), "wal-XXXXXX"], timeout=limits.command)
     directory = made.stdout.strip()
     try:
-        return _Reader(host, limits, directory, names, lineage, to_hole).read(parse_lsn(since))
+        return _Reader(host, limits, directory, names, lineage, to_hole, changes).read(parse_lsn(since))
     finally:
         host.run(["rm", "-rf", directory], timeout=limits.command)
 
@@ -96,11 +127,13 @@ class _Reader:
     """Segments in the repository, of whatever timeline."""
     lineage: Mapping[int, str | None]
     to_hole: bool
+    changes: bool
     hole: str | None = None
 
     def read(self, since: int) -> WalOrder:
         """Read each timeline from where the one before it was left."""
         endings: list[Ending] = []
+        changed: set[str] = set()
         at = since
         for timeline, left_at in sorted(self.lineage.items()):
             until = parse_lsn(left_at) if left_at else None
@@ -108,13 +141,17 @@ class _Reader:
                 end = self._fetch_all(timeline, at, until)
                 if end > at:
                     endings += self._dump(timeline, at, end)
+                    if self.changes:
+                        changed.update(self._records(timeline, at, end, program=_ONLY_CHANGES).splitlines())
                     at = end
                 if self.hole:
                     break
         last = None
         if at > since and self.hole is None:
             last = self._last(max(self.lineage), max([at - self.size, since, *(one.lsn for one in endings)]), at)
-        return WalOrder(endings=tuple(endings), start=since, end=at, last=last, hole=self.hole)
+        return WalOrder(
+            endings=tuple(endings), start=since, end=at, last=last, hole=self.hole, changes=_changes(changed)
+        )
 
     @cached_property
     def size(self) -> int:
@@ -178,12 +215,14 @@ class _Reader:
                     previous=parse_lsn(match["prev"]),
                 )
 
-    def _records(self, timeline: int, since: int, until: int, *options: str) -> str:
-        """Return ``pg_waldump``'s lines between two places.
+    def _records(
+        self, timeline: int, since: int, until: int, *options: str, program: tuple[str, ...] = ("pg_waldump",)
+    ) -> str:
+        """Return ``pg_waldump``'s lines between two places, or what ``program`` leaves of them.
 
         The last record of the last segment may go on in the next one, which is not there yet.
         """
-        argv = ["pg_waldump", f"--path={self.directory}", f"--timeline={timeline}", *options]
+        argv = [*program, f"--path={self.directory}", f"--timeline={timeline}", *options]
         argv += [f"--start={format_lsn(since)}", f"--end={format_lsn(until)}"]
         result = self.host.run(argv, timeout=self.limits.command, check=False, env={"TZ": "UTC"})
         if result.exit_code != 0:
@@ -193,3 +232,16 @@ class _Reader:
             if not (in_last or behind):
                 raise ProofError(f"the archived WAL of timeline {timeline} cannot be read: {result.describe()}")
         return result.stdout
+
+
+def _changes(lines: Set[str]) -> Changes | None:
+    """Return what ``_ONLY_CHANGES`` has printed; None where no snapshot was logged."""
+    files, logged = set(), []
+    for line in lines:
+        kind, _, rest = line.partition(" ")
+        if kind == "nextXid":
+            logged.append(int(rest))
+        else:
+            database, filenode = (rest or kind).split("/")[-2:]
+            files.add((int(database), int(filenode)))
+    return Changes(files=frozenset(files), following=min(logged)) if logged else None

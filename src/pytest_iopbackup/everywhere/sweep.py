@@ -1,10 +1,12 @@
 """Many recovery points for one restore: a standby pauses at the first, is judged there, and moved on to the next.
 
-At each point, all of it, whatever was found at the one before: every request in the audit table against the ledger, the
-version of every row that any transaction of the ledger changed, the row set of every table that the workload never
-changes (at a mark, of all tables, and schema, sequences and large objects), PostgreSQL's words on where it stopped, and
-how far it says that it has replayed. Done once: reading the WAL, the text of a query, and for each restore the physical
-proof, when recovery ends at its last point.
+At each point, whatever was found at the one before: every request in the audit table against the ledger, the version of
+every row that any transaction of the ledger changed, the row set of every table that the workload never changes (at a
+mark, of all tables, and schema, sequences and large objects), PostgreSQL's words on where it stopped, and how far it
+says that it has replayed. Of the tables that never change, those that no record of the WAL changes either are read at
+each restore's first and last point, and at marks (see :mod:`still`): so a sweep's time does not grow with the data.
+Done once: reading the WAL, the text of a query, and for each restore the physical proof, when recovery ends at its last
+point.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pytest_iopbackup.dataset.prepared import roll_back_left_over
 from pytest_iopbackup.drill import Drill, nothing
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.everywhere.draw import Place, draw, placed
+from pytest_iopbackup.everywhere.still import Still
 from pytest_iopbackup.everywhere.window import Window, archive_all
 from pytest_iopbackup.points import PointFacts, PointsFacts
 from pytest_iopbackup.proof.prove import require_sound
@@ -52,7 +55,7 @@ class Sweep:
         Raises ProofError where WAL of the window is missing.
         """
         archive_all(self._drill)
-        window = Window(self._drill)
+        window = Window(self._drill, changes=True)
         return self.over(window, draw(window, self._count, Random(self._drill.seed)))  # noqa: S311 - reproducible
 
     def over(self, window: Window, places: Sequence[Place]) -> PointsFacts:
@@ -76,9 +79,15 @@ class Sweep:
     def _part(self, window: Window, places: Sequence[Place]) -> tuple[list[PointFacts], int]:
         points: list[PointFacts] = []
         standby = Standby(self._drill.stack.copy(), self._drill.limits)
+        still = window.still()
         try:
             for place in places:
-                points.append(self._point(window, place, standby))
+                if standby.base is None:  # a restore of its own
+                    still = window.still()
+                still.last = place is places[-1]
+                points.append(self._point(window, place, standby, still))
+                if broken := still.take_broken():
+                    points[:-1] = taken_back(points[:-1], points[-1], broken)
                 self._tell()
                 if points[-1].reached is None:  # WAL is missing, and will be for all that come behind
                     break
@@ -92,23 +101,27 @@ class Sweep:
             for place in places[len(points) :]
         ], standby.restores
 
-    def _point(self, window: Window, place: Place, standby: Standby) -> PointFacts:
+    def _point(self, window: Window, place: Place, standby: Standby, still: Still) -> PointFacts:
         began = time.monotonic()
         base = standby.base or newest_before(window, place)
         facts = _facts(place, base)
         try:
             _demand_same(window, place, base)
             paused = standby.reach(place.target, base)
-            facts = self._judge(window, place, paused, standby, replace(facts, reached=paused.reached))
+            facts = replace(facts, reached=paused.reached)
+            still.ended = paused.locked
+            facts = self._judge(window, place, paused, standby, facts, still=still)
         except Exception as error:  # whatever it is, it is a verdict with a reason
             facts = replace(facts, verdict=blame(error), reason=words(error))
         return replace(facts, seconds=time.monotonic() - began)
 
-    def _judge(self, window: Window, place: Place, paused: Paused, standby: Standby, facts: PointFacts) -> PointFacts:
+    def _judge(
+        self, window: Window, place: Place, paused: Paused, standby: Standby, facts: PointFacts, *, still: Still
+    ) -> PointFacts:
         if paused.locked:
             standby.promote()
             roll_back_left_over(standby.connection)  # a prepared transaction keeps its locks even then
-        proven = window.prove(place.cut, standby.connection)
+        proven = window.prove(place.cut, standby.connection, still=still)
         astray = misplaced(window.order, place.target, place.cut, paused.reached)
         return proven.judged(facts, astray or overrun(window.order, place.cut, paused.replayed))
 
@@ -132,6 +145,13 @@ def split(places: Sequence[Place], parts: int) -> list[Sequence[Place]]:
     size, rest = divmod(len(places), parts)
     ends = [number * size + min(number, rest) for number in range(parts + 1)]
     return [places[begin:end] for begin, end in pairwise(ends) if end > begin]
+
+
+def taken_back(points: Sequence[PointFacts], witness: PointFacts, tables: Sequence[str]) -> list[PointFacts]:
+    """Return points as failed from the last one on at which all was read: these tables were vouched for, and differ."""
+    reason = f"{', '.join(tables)}: not read here, for no record of the WAL changes it; at {witness.name} it differs"
+    whole = next((at for at in reversed(range(len(points))) if not points[at].still), -1)
+    return [*points[: whole + 1], *(_worse(point, Verdict.FAILED, reason) for point in points[whole + 1 :])]
 
 
 def newest_before(window: Window, place: Place) -> BackupFacts:

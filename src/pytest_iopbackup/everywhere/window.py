@@ -16,6 +16,7 @@ from pytest_iopbackup.cluster.targets import Target, on_line
 from pytest_iopbackup.cluster.wal import Ending, read_order
 from pytest_iopbackup.drill import Drill
 from pytest_iopbackup.errors import ProofError, UsageError
+from pytest_iopbackup.everywhere.still import Still
 from pytest_iopbackup.points import PointFacts
 from pytest_iopbackup.proof import rowset
 from pytest_iopbackup.proof.compare import compare
@@ -40,6 +41,7 @@ class Proven:
     """Transactions that had to be there."""
     mark: str | None
     tables: int
+    still: int
     physical: PhysicalFacts | None
     verdict: Verdict
     reason: str | None
@@ -55,6 +57,7 @@ class Proven:
             expected=self.expected,
             mark=self.mark,
             tables=self.tables,
+            still=self.still,
             physical=self.physical,
             verdict=Verdict.FAILED if elsewhere else self.verdict,
             reason=astray if elsewhere else self.reason,
@@ -73,10 +76,11 @@ def archive_all(drill: Drill) -> None:
 class Window:
     """The recoverable window along a timeline and its ancestors; ``timeline`` None is the newest.
 
-    Raises ProofError where WAL in it is missing or cannot be read, UsageError where there is nothing to expect.
+    With ``changes``, also which files are changed in it. Raises ProofError where WAL in it is missing or cannot be
+    read, UsageError where there is nothing to expect.
     """
 
-    def __init__(self, drill: Drill, timeline: int | None = None) -> None:
+    def __init__(self, drill: Drill, timeline: int | None = None, *, changes: bool = False) -> None:
         stack, limits = drill.stack, drill.limits
         known = pgbackrest.info(stack, limits)
         lineage = pgbackrest.lineage(stack, known.archive_id or "", timeline, limits)
@@ -89,7 +93,7 @@ class Window:
         self.timelines = tuple(sorted(lineage))
         self.backups = tuple(sorted(there, key=lambda backup: parse_lsn(backup.stop_lsn)))
         """The oldest first; recovery along this line can begin with each."""
-        self.order = read_order(stack, self.backups[0].start_lsn, limits, timeline)
+        self.order = read_order(stack, self.backups[0].start_lsn, limits, timeline, changes=changes)
         self.entries = drill.ledger.entries()
         self._seeded = drill.seeded
         self._commits = {(entry.xid % 2**32, entry.time) for entry in self.entries if entry.xid and entry.lsn}
@@ -126,40 +130,55 @@ class Window:
                 return mark
         return None
 
-    def prove(self, cut: InWal, connection: Connection, *, seconds: float | None = None) -> Proven:
+    def still(self) -> Still:
+        """Return what notes, for one restored server, which tables need not be read again."""
+        return Still(self.order.changes, self._seeded)
+
+    def prove(
+        self, cut: InWal, connection: Connection, *, seconds: float | None = None, still: Still | None = None
+    ) -> Proven:
         """Compare a restored database with what must be there: ledger, mark, tables that the workload never changes.
 
         With ``seconds`` for each statement of it, the cluster is looked over meanwhile; without, this reads only.
-        Raises ProofError where that cannot be done.
+        With ``still``, tables that it vouches for are not read. Raises ProofError where that cannot be done.
         """
         mark = self.mark_at(cut)
         name = mark.facts.name if mark else ""
         nothing = ProofFacts(mark=name, algorithm="")
-        proof = looked_over(nothing, connection, seconds, lambda: self._compared(nothing, cut, mark, connection))
+        proof = looked_over(nothing, connection, seconds, lambda: self._compared(nothing, cut, mark, connection, still))
         outcome, reason = verdict(proof)
         if outcome is Verdict.UNKNOWN and not proof.tables and proof.ledger and proof.ledger.rows:
-            outcome, reason = Verdict.PASSED, None  # no table is known to be the same everywhere: the ledger has judged
+            outcome, reason = (
+                Verdict.PASSED,
+                None,
+            )  # no table is the same everywhere, or had to be read: the ledger judges
         return Proven(
             expected=proof.ledger.acknowledged if proof.ledger else 0,
             mark=name or None,
             tables=len(proof.tables),
+            still=0 if mark else len(self.unchanged) - len(proof.tables),
             physical=proof.physical,
             verdict=outcome,
             reason=reason,
         )
 
-    def _compared(self, nothing: ProofFacts, cut: InWal, mark: Mark | None, connection: Connection) -> ProofFacts:
+    def _compared(
+        self, nothing: ProofFacts, cut: InWal, mark: Mark | None, connection: Connection, still: Still | None
+    ) -> ProofFacts:
         found = compare(mark.capture, connection) if mark else None
         if found and mark and not self._sequences_exact(mark, cut):
             found = replace(found, findings=tuple(one for one in found.findings if one.kind != "sequence"), sequences=0)
-        tables = found.tables if found else _compare_unchanged(self.unchanged, connection)
+        if found and still:
+            still.witness(found.tables)
+        tables = found.tables if found else _compare_unchanged(self.unchanged, connection, still)
+        known = still.requests if still and not found else None
         return replace(
             nothing,
             tables=tables,
             sequences=found.sequences if found else 0,
             objects=found.objects if found else 0,
             findings=found.findings if found else (),
-            ledger=judge(self.entries, cut, connection, seeded=self._seeded),
+            ledger=judge(self.entries, cut, connection, seeded=self._seeded, known=known),
         )
 
     def _sequences_exact(self, mark: Mark, cut: InWal) -> bool:
@@ -206,10 +225,13 @@ class Window:
         return tuple(rows for rows in self.marks[0].capture.tables if rows.table not in changed and _in_all(rows, sets))
 
 
-def _compare_unchanged(expected: tuple[rowset.RowSet, ...], connection: Connection) -> tuple[TableComparison, ...]:
+def _compare_unchanged(
+    expected: tuple[rowset.RowSet, ...], connection: Connection, still: Still | None
+) -> tuple[TableComparison, ...]:
     with reading(connection) as cursor:
-        present = {table.name: table for table in rowset.user_tables(cursor)}
-        return tuple(
+        due = still.due(cursor, expected) if still else expected
+        present = {table.name: table for table in rowset.user_tables(cursor)} if due else {}
+        tables = tuple(
             TableComparison(
                 table=rows.table,
                 expected_rows=rows.rows,
@@ -217,9 +239,12 @@ def _compare_unchanged(expected: tuple[rowset.RowSet, ...], connection: Connecti
                 expected_digest=rows.digest,
                 actual_digest=found.digest if found else "no such table",
             )
-            for rows in expected
+            for rows in due
             for found in [rowset.digest(cursor, present[rows.table]) if rows.table in present else None]
         )
+        if still:
+            still.note(cursor, tables)
+        return tables
 
 
 def _in_all(rows: rowset.RowSet, sets: list[set[rowset.RowSet]]) -> bool:

@@ -18,11 +18,10 @@ from pytest_iopbackup.dataset.plan import DOOMED
 from pytest_iopbackup.errors import ProofError
 from pytest_iopbackup.proof.cut import Cut
 from pytest_iopbackup.proof.difference import EXAMPLES
-from pytest_iopbackup.proof.session import Connection, Cursor, reading, value
+from pytest_iopbackup.proof.requests import requests
+from pytest_iopbackup.proof.session import Connection, Cursor, reading
 from pytest_iopbackup.proven import Differing, LedgerJudgement
 
-AUDIT_TABLE = "identity.audit_log"
-REQUEST_COLUMN = "request_id"
 VERSION_COLUMN = "version"
 
 Row = tuple[str, str]
@@ -51,19 +50,24 @@ class _Findings:
 
 
 def judge(
-    entries: Sequence[Entry], cut: Cut, connection: Connection, *, seeded: Set[str] = frozenset()
+    entries: Sequence[Entry],
+    cut: Cut,
+    connection: Connection,
+    *,
+    seeded: Set[str] = frozenset(),
+    known: Mapping[str, Set[str]] | None = None,
 ) -> LedgerJudgement:
     """Look up every transaction of the ledger, and the last state of every row it changed.
 
     ``entries`` in the order of the file, which is the order of commits for each key, and without those that an earlier
-    restore gave up. ``seeded``: requests that were there before the workload (see :func:`request_ids`); audit rows
-    whose request is NULL need not be among them.
+    restore gave up. ``seeded``: requests that were there before the workload (see :func:`requests.request_ids`); audit
+    rows whose request is NULL need not be among them. ``known``: the others in partitions that need not be read.
 
     Raises ProofError when the ledger cannot be judged: no commit time, no key, no version.
     """
     held = [(entry, cut.holds(entry)) for entry in entries]
     with reading(connection) as cursor:
-        present = _request_ids(cursor)
+        present = requests(cursor, seeded, known)
         must = [entry for entry, holds in held if holds]
         maybe = [entry for entry, holds in held if holds is None and entry.request_id in present]
         there = {entry.request_id for entry in (*must, *maybe)}
@@ -81,7 +85,7 @@ def judge(
     for entry in must:
         if entry.request_id not in present:
             found.lost[entry.request_id] = f"{_name(entry)}: not there"
-    _judge_requests(found, entries, present - there - seeded, cut)
+    _judge_requests(found, entries, present - there, cut)
     for row, (effect, entry) in left.items():
         _judge_row(found, effect, entry, versions.get(row), barred.get(row, ()))
     for row, attempts in barred.items():
@@ -96,12 +100,6 @@ def judge(
             entry.outcome is Outcome.INDETERMINATE and entry.request_id in present for entry in (*must, *maybe)
         ),
     )
-
-
-def request_ids(connection: Connection) -> frozenset[str]:
-    """Return all requests in the audit table."""
-    with reading(connection) as cursor:
-        return frozenset(_request_ids(cursor))
 
 
 def _judge_requests(found: _Findings, entries: Iterable[Entry], requests: Set[str], cut: Cut) -> None:
@@ -151,14 +149,6 @@ def _judge_barred(found: _Findings, attempts: Sequence[tuple[Effect, Entry]], ve
 def _existed_before(effect: Effect) -> bool:
     """Whether a change found a row: each adds 1 to its version, or ``DOOMED``, and a new row's was 0."""
     return effect.version is None or effect.version not in {1, DOOMED}
-
-
-def _request_ids(cursor: Cursor) -> set[str]:
-    if value(cursor, f"SELECT pg_catalog.to_regclass('{AUDIT_TABLE}') IS NULL"):
-        return set()
-    # As one value: to take thousands of rows one by one costs more than to read them.
-    listed = value(cursor, f"SELECT pg_catalog.string_agg(DISTINCT {REQUEST_COLUMN}::text, ' ') FROM {AUDIT_TABLE}")
-    return set((listed or "").split())
 
 
 def _versions(cursor: Cursor, rows: Iterable[Row]) -> Mapping[Row, int]:
