@@ -169,6 +169,8 @@ class Window:
         if found and mark and not self._sequences_exact(mark, cut):
             found = replace(found, findings=tuple(one for one in found.findings if one.kind != "sequence"), sequences=0)
         if found and still:
+            with reading(connection) as cursor:
+                still.due(cursor, self.unchanged)
             still.witness(found.tables)
         tables = found.tables if found else _compare_unchanged(self.unchanged, connection, still)
         known = still.requests if still and not found else None
