@@ -8,6 +8,7 @@ within 90 s. ``WORKERS`` parts of the window, or restores, go side by side.
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,7 @@ WORKERS = int(os.environ.get("WORKERS", "2"))
 
 def main() -> int:
     """Time both on the same points, print the ratio; 1 where a bound is missed or a point is not exact."""
-    session = Session(Options(), run=f"bench-{os.getpid()}")
+    session = Session(Options(), run=secrets.token_hex(4))
     with ExitStack() as stack:
         stack.callback(session.close)
         return judge(*(claim for users in USERS for claim in _compared(session, users)))

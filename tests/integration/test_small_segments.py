@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def drill(monkeypatch: pytest.MonkeyPatch) -> Iterator[Drill]:
     monkeypatch.setattr(session, "WAL_SEGMENT", 1)
-    one = session.Session(Options(), run=f"small-segments-{os.getpid()}")
+    one = session.Session(Options(), run=secrets.token_hex(4))
     try:
         with one.provide(Dataset(users=20), lambda _name: nothing) as drill:
             yield drill
