@@ -119,6 +119,22 @@ def is_due(still: Still, connection: Connection, name: str) -> bool:
         return bool(due)
 
 
+def test_a_table_without_rows_that_alone_has_to_be_read_leaves_the_verdict_to_the_ledger(iop_stack: Drill) -> None:
+    with iop_stack.connect() as connection:
+        connection.execute("CREATE TABLE tried (id integer)")
+    iop_stack.mark("seeded")
+    with iop_stack.connect() as connection:
+        connection.execute("BEGIN")
+        connection.execute("INSERT INTO tried VALUES (1)")
+        connection.execute("ROLLBACK")
+    iop_stack.write(60)
+    iop_stack.mark("last")
+    archive_all(iop_stack)
+    facts = Sweep(iop_stack, points=6).run()
+    assert facts.verdict is Verdict.PASSED, facts.reason
+    assert {point.tables for point in between_marks(facts.points)[1:]} == {1}
+
+
 def test_a_transaction_that_had_begun_before_the_wal_did_keeps_tables_from_being_vouched_for(iop_stack: Drill) -> None:
     with iop_stack.connect() as open_, iop_stack.connect() as connection:
         open_.execute("BEGIN")
@@ -139,11 +155,13 @@ def test_a_transaction_that_had_begun_before_the_wal_did_keeps_tables_from_being
 def test_what_the_catalogs_say_of_a_table_has_to_be_as_it_was(iop_stack: Drill) -> None:
     with iop_stack.connect() as connection:
         connection.execute("CREATE TYPE mood AS ENUM ('glad', 'sad')")
-        connection.execute("CREATE TABLE kept AS SELECT 1 AS id, 'glad'::mood AS mood")
+        connection.execute("CREATE TYPE pair AS (a integer, b integer)")
+        connection.execute("CREATE TABLE kept AS SELECT 1 AS id, 'glad'::mood AS mood, (1, 2)::pair AS pair")
         still = Still(Changes(files=frozenset(), following=3))
         assert is_due(still, connection, "public.kept")
         for statement in (
             "ALTER TYPE mood RENAME VALUE 'glad' TO 'happy'",
+            "ALTER TYPE pair ADD ATTRIBUTE c integer",
             "ALTER TABLE kept ADD extra integer DEFAULT 7",
             "ALTER TABLE kept RENAME extra TO more",
             "ALTER TABLE kept DROP more",

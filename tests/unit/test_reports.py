@@ -225,6 +225,9 @@ def test_points_have_a_line_each_in_markdown_and_one_for_all_elsewhere() -> None
     text = to_markdown(run(scenario(swept)))
     assert "### Recovery points of step 3" in text
     assert "2 points, 1 restore; 661 transactions; drawn with seed 7." in text
+    assert "not read again" not in text
+    rested = replace(swept, points=replace(POINTS, points=(replace(POINT, mark=None, still=10), DENIED)))
+    assert "At 1 of them up to 10 tables were not read again" in to_markdown(run(scenario(rested)))
     (exact,) = [line for line in text.splitlines() if line.startswith("| xid 749")]
     for part in ("xid, exclusive", "`749`", "1 204 transactions, the rows of `here`", "✅ passed", "0.42"):
         assert part in exact

@@ -30,10 +30,15 @@ _FILTER = """
 pg_waldump "$@" |
     grep -E 'tx: +[1-9]|nextXid' | grep -vE 'desc: (LOCK|LOCK_UPDATED|FPI_FOR_HINT) ' |
     grep -oE 'rel [0-9]+/[0-9]+/[0-9]+|(base|PG_[0-9_]+)/[0-9]+/[0-9]+|nextXid [0-9]+' | sort -u
-exit "${PIPESTATUS[0]}"
+status=("${PIPESTATUS[@]}")
+((status[1] < 2 && status[2] < 2 && status[3] < 2 && status[4] == 0)) || exit 3
+exit "${status[0]}"
 """
 _ONLY_CHANGES = ("bash", "-c", _FILTER, "pg_waldump")
-"""Which files transactions change, and where numbering stands when a snapshot is logged: each line once."""
+"""Which files transactions change, and where numbering stands when a snapshot is logged: each line once.
+
+Exits with 3 where lines may have been lost; pg_waldump fails with 1.
+"""
 _STOPPED = re.compile(r'error in WAL record at (?P<lsn>[0-9A-F/]+)|could not find file "(?P<segment>[0-9A-F]{24})"')
 
 
@@ -226,7 +231,7 @@ class _Reader:
         argv += [f"--start={format_lsn(since)}", f"--end={format_lsn(until)}"]
         result = self.host.run(argv, timeout=self.limits.command, check=False, env={"TZ": "UTC"})
         if result.exit_code != 0:
-            stopped = _STOPPED.search(result.stderr)
+            stopped = _STOPPED.search(result.stderr) if result.exit_code == 1 else None
             in_last = stopped and stopped["lsn"] and parse_lsn(stopped["lsn"]) >= until - self.size
             behind = stopped and stopped["segment"] == segment_name(timeline, -(-until // self.size), self.size)
             if not (in_last or behind):

@@ -3,8 +3,9 @@
 Replay changes a table by WAL records for its files, or by the end of a transaction whose rows are already there. So a
 table is as it was when it was read, if no transaction changes its files in all of the WAL that was looked through, and
 if those under way when it was read had begun in that WAL: else one could have changed it before. What its rows mean is
-in the catalogs (a column that is added with a default, a label of an enum): the versions of their rows have to be the
-same at each point. It is read again at the restore's last point, and at each mark: witnesses for all points between.
+in the catalogs (a column that is added with a default, labels of enums, parts of composites): the versions of their
+rows have to be the same at each point. It is read again at the restore's last point, and at each mark: witnesses for
+all points between.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ SELECT wanted.name, d.oid, pg_catalog.pg_relation_filenode(c.oid), pg_catalog.pg
             FROM pg_catalog.pg_attribute AS a LEFT JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
             WHERE a.attrelid = c.oid AND a.attnum > 0),
            (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', e.ctid, e.xmin), ',' ORDER BY e.oid)
-            FROM pg_catalog.pg_enum AS e))
+            FROM pg_catalog.pg_enum AS e),
+           (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.ctid, a.xmin), ',' ORDER BY a.attrelid, a.attnum)
+            FROM pg_catalog.pg_class AS k JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.oid
+            WHERE k.relkind = 'c'))
 FROM pg_catalog.unnest(%s::text[]) AS wanted(name)
 JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(wanted.name)
 JOIN pg_catalog.pg_database AS d ON d.datname = pg_catalog.current_database()

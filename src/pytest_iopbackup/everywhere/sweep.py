@@ -4,9 +4,8 @@ At each point, whatever was found at the one before: every request in the audit 
 every row that any transaction of the ledger changed, the row set of every table that the workload never changes (at a
 mark, of all tables, and schema, sequences and large objects), PostgreSQL's words on where it stopped, and how far it
 says that it has replayed. Of the tables that never change, those that no record of the WAL changes either are read at
-each restore's first and last point, and at marks (see :mod:`still`): so a sweep's time does not grow with the data.
-Done once: reading the WAL, the text of a query, and for each restore the physical proof, when recovery ends at its last
-point.
+each restore's first and last point, and at marks (see :mod:`still`). Done once: reading the WAL, the text of a query,
+and for each restore the physical proof, when recovery ends at its last point.
 """
 
 from __future__ import annotations
@@ -82,8 +81,6 @@ class Sweep:
         still = window.still()
         try:
             for place in places:
-                if standby.base is None:  # a restore of its own
-                    still = window.still()
                 still.last = place is places[-1]
                 points.append(self._point(window, place, standby, still))
                 if broken := still.take_broken():
@@ -93,6 +90,7 @@ class Sweep:
                     break
                 if standby.base is None or place is places[-1]:  # nothing more comes of this restore
                     points[-1] = self._look_over(standby, points[-1])
+                    still = window.still()
         finally:
             standby.close()
         lost = f"not tried: recovery did not get past {points[-1].name}"

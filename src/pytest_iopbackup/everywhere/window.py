@@ -147,16 +147,14 @@ class Window:
         nothing = ProofFacts(mark=name, algorithm="")
         proof = looked_over(nothing, connection, seconds, lambda: self._compared(nothing, cut, mark, connection, still))
         outcome, reason = verdict(proof)
-        if outcome is Verdict.UNKNOWN and not proof.tables and proof.ledger and proof.ledger.rows:
-            outcome, reason = (
-                Verdict.PASSED,
-                None,
-            )  # no table is the same everywhere, or had to be read: the ledger judges
+        rested = len(self.unchanged) - len(proof.tables) if still and not mark else 0
+        if outcome is Verdict.UNKNOWN and (rested or not proof.tables) and proof.ledger and proof.ledger.rows:
+            outcome, reason = Verdict.PASSED, None  # no table with rows had to be read: the ledger has judged
         return Proven(
             expected=proof.ledger.acknowledged if proof.ledger else 0,
             mark=name or None,
             tables=len(proof.tables),
-            still=0 if mark else len(self.unchanged) - len(proof.tables),
+            still=rested,
             physical=proof.physical,
             verdict=outcome,
             reason=reason,

@@ -27,7 +27,7 @@ def request_ids(connection: Connection) -> frozenset[str]:
 def requests(cursor: Cursor, besides: Set[str] = frozenset(), known: Mapping[str, Set[str]] | None = None) -> Set[str]:
     """Return the requests that are there ``besides`` some, where those of some partitions are ``known``.
 
-    None where there is no audit table.
+    An empty set where there is no audit table.
     """
     found: set[str] = set()
     for partition in partitions(cursor):

@@ -42,6 +42,11 @@ def points_section(steps: tuple[StepRecord, ...]) -> Iterator[str]:
             largest = max(sound, key=lambda facts: facts.pages)
             found = "1 restored cluster is" if len(sound) == 1 else f"{number(len(sound))} restored clusters are"
             yield f"{found} sound; of the largest: {physical(largest)}.\n"
+        if rested := [point.still for point in step.points.points if point.still]:
+            yield (
+                f"At {number(len(rested))} of them up to {number(max(rested))} tables were not read again: "
+                "no transaction in the WAL changes them.\n"
+            )
         headers = ("point", "by", "target", "from backup", "timeline", "expected", "verdict", "reached", "seconds")
         yield grid(headers, [_point(point) for point in step.points.points])
 
